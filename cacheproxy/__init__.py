@@ -1,0 +1,3 @@
+"""The registry that understands BuildKit caches."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,13 @@
+"""`cacheproxy`, and `python -m cacheproxy`."""
+
+import sys
+
+
+def main() -> None:
+    from cacheproxy.cli import run
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

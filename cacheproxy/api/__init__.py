@@ -1,0 +1,1 @@
+"""The wire: from HTTP requests to the registry and back."""

@@ -1,0 +1,47 @@
+"""One request, understood: what every handler is given."""
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from cacheproxy.errors import RequestInvalid
+from cacheproxy.oci.reference import Repository
+
+
+@dataclass(slots=True)
+class Call:
+    """A request with the parts of its path, and what is learned of it on the way.
+
+    `target` is the last part: a digest, tag or session, as text that nobody has checked.
+    `received` and `sent` count the bytes of bodies.
+    """
+
+    request: web.BaseRequest
+    endpoint: str
+    name: Repository | None
+    target: str
+    received: int = 0
+    sent: int = 0
+    first_byte: float = 0.0
+    _query: dict[str, list[str]] | None = field(default=None, repr=False)
+
+    @property
+    def repository(self) -> Repository:
+        assert self.name is not None, "the route has a repository"
+        return self.name
+
+    def all(self, parameter: str) -> list[str]:
+        """Every value of a parameter of the query."""
+        if self._query is None:
+            _, _, query = self.request.raw_path.partition("?")
+            try:
+                self._query = parse_qs(query, keep_blank_values=True, max_num_fields=100)
+            except ValueError as error:
+                raise RequestInvalid("the query has too many parameters") from error
+        return self._query.get(parameter, [])
+
+    def one(self, parameter: str) -> str | None:
+        """The first value of a parameter of the query."""
+        values = self.all(parameter)
+        return values[0] if values else None

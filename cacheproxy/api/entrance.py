@@ -1,0 +1,128 @@
+"""Where a request enters: it is understood, allowed, handled, answered and reported."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from cacheproxy.access.policy import Action, Policy
+from cacheproxy.api.call import Call
+from cacheproxy.api.errors import render, render_unknown
+from cacheproxy.api.health import Health
+from cacheproxy.api.routes import Route, Routes, find
+from cacheproxy.api.streaming import ClientGone
+from cacheproxy.errors import RegistryError
+
+log = structlog.get_logger()
+
+CLIENT_GONE: Final = 499  # nginx's status for it; it is seen in logs and metrics only
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a request. Times are in seconds; `error` is for the log.
+
+    `endpoint` is the one that was told when the request began; the call's may be more exact.
+    """
+
+    call: Call
+    endpoint: str
+    status: int
+    seconds: float
+    first_byte_seconds: float
+    error: str | None
+
+
+class Entrance:
+    def __init__(
+        self,
+        routes: Routes,
+        policy: Policy,
+        health: Health,
+        began: Callable[[str], None],
+        ended: Callable[[Report], None],
+    ) -> None:
+        self._routes = routes
+        self._policy = policy
+        self._health = health
+        self._began = began
+        self._ended = ended
+        self.in_flight = 0
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if answer := self._health.answers(request.raw_path):
+            return await answer()
+        started = perf_counter()
+        route, call = self._understand(request)
+        endpoint = call.endpoint
+        self._began(endpoint)
+        self.in_flight += 1
+        status, error = CLIENT_GONE, None
+        try:
+            response, error = await self._answer(route, call)
+            await _send(call, response)
+            status = response.status
+            return response
+        except (ClientGone, ConnectionError):
+            return _break(request)
+        finally:
+            self.in_flight -= 1
+            now = perf_counter()
+            first_byte = (call.first_byte or now) - started
+            self._ended(Report(call, endpoint, status, now - started, first_byte, error))
+
+    def _understand(self, request: web.BaseRequest) -> tuple[Route, Call]:
+        try:
+            return find(self._routes, request)
+        except RegistryError as error:
+            return _refusal(error), Call(request, "none", None, "")
+
+    async def _answer(self, route: Route, call: Call) -> tuple[web.StreamResponse, str | None]:
+        """The answer, and what went wrong in words for the log."""
+        try:
+            credentials = call.request.headers.get("Authorization")
+            await self._policy.authorize(credentials, route.action, call.name)
+            return await route.handler(call), None
+        except RegistryError as error:
+            if error.__cause__ is not None:
+                log.error("request_failed", endpoint=call.endpoint, exc_info=error)
+            response, told = render(error), f"{error.code.name}: {error.detail}"
+        except (ClientGone, ConnectionError):
+            raise
+        except Exception as error:
+            log.exception("request_crashed", endpoint=call.endpoint)
+            response, told = render_unknown(), repr(error)
+        if call.first_byte:
+            raise ClientGone  # half an answer is out: only a broken connection can take it back
+        return response, told
+
+
+async def _send(call: Call, response: web.StreamResponse) -> None:
+    """Send what the handler has not sent itself. An unread body ends the connection after it."""
+    if call.first_byte:
+        return
+    request = call.request
+    if not request.content.is_eof():
+        response.force_close()
+    await response.prepare(request)
+    call.first_byte = perf_counter()
+    await response.write_eof()
+    if isinstance(response, web.Response) and request.method != "HEAD":
+        call.sent = response.content_length or 0
+
+
+def _refusal(error: RegistryError) -> Route:
+    async def refuse(call: Call) -> web.StreamResponse:
+        raise error
+
+    return Route("none", Action.PULL, refuse)
+
+
+def _break(request: web.BaseRequest) -> web.StreamResponse:
+    """Break the connection, so that the client cannot take what it has for the whole."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=CLIENT_GONE)

@@ -1,0 +1,66 @@
+"""Manifests on the wire: end-3, end-7, end-9."""
+
+from aiohttp import web
+
+from cacheproxy.api.call import Call
+from cacheproxy.api.streaming import RequestBody
+from cacheproxy.errors import BlobTooLarge, ManifestTooLarge
+from cacheproxy.oci.reference import Tag, parse_reference
+from cacheproxy.registry.manifests import Manifests, StoredManifest
+
+
+class ManifestsApi:
+    def __init__(self, manifests: Manifests, manifest_bytes: int, idle_timeout: float) -> None:
+        self._manifests = manifests
+        self._manifest_bytes = manifest_bytes
+        self._idle_timeout = idle_timeout
+
+    async def head(self, call: Call) -> web.StreamResponse:
+        found = await self._manifests.get(call.repository, parse_reference(call.target))
+        headers = {**_headers(found), "Content-Length": str(len(found.data))}
+        return web.Response(headers=headers)
+
+    async def get(self, call: Call) -> web.StreamResponse:
+        found = await self._manifests.get(call.repository, parse_reference(call.target))
+        headers = _headers(found)
+        if headers["ETag"] in call.request.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers=headers)
+        return web.Response(headers=headers, body=found.data)
+
+    async def put(self, call: Call) -> web.StreamResponse:
+        reference = parse_reference(call.target)
+        tags = [Tag.parse(each) for each in call.all("tag")]
+        data = await self._read(call)
+        content_type = call.request.headers.get("Content-Type")
+        pushed = await self._manifests.push(call.repository, reference, tags, data, content_type)
+        response = web.Response(
+            status=201,
+            headers={
+                "Location": f"/v2/{call.repository}/manifests/{pushed.digest}",
+                "Docker-Content-Digest": pushed.digest,
+            },
+        )
+        if pushed.subject is not None:
+            response.headers["OCI-Subject"] = pushed.subject
+        for tag in tags:
+            response.headers.add("OCI-Tag", tag)
+        return response
+
+    async def delete(self, call: Call) -> web.StreamResponse:
+        await self._manifests.delete(call.repository, parse_reference(call.target))
+        return web.Response(status=202)
+
+    async def _read(self, call: Call) -> bytes:
+        try:
+            body = RequestBody(call, self._manifest_bytes, self._idle_timeout)
+            return b"".join([batch async for batch in body.batches()])
+        except BlobTooLarge as error:
+            raise ManifestTooLarge(error.detail) from None
+
+
+def _headers(manifest: StoredManifest) -> dict[str, str]:
+    return {
+        "Content-Type": manifest.media_type,
+        "Docker-Content-Digest": manifest.digest,
+        "ETag": f'"{manifest.digest}"',
+    }

@@ -1,0 +1,137 @@
+"""Bytes between the wire and files."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from time import perf_counter
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import PayloadEncodingError
+from aiohttp.web_exceptions import HTTPException
+from aiohttp.web_protocol import RequestPayloadError
+
+from cacheproxy.api.call import Call
+from cacheproxy.errors import BlobTooLarge, RequestInvalid, RequestTimeout
+from cacheproxy.oci.ranges import ByteRange
+from cacheproxy.storage.bucket import LocalFile
+
+# A sendfile of this much is watched by one time limit.
+_WINDOW_BYTES: Final = 16 << 20
+
+_BOUNDARY: Final = "cacheproxy-byteranges"
+
+
+class ClientGone(Exception):
+    """The client closed the connection in the middle of a request or an answer."""
+
+
+class RequestBody:
+    """The body of a request as a `content.spool.Body`: at most `limit` bytes of it.
+
+    Asking for the first batch tells a client that waits for `100 Continue` to go on.
+    """
+
+    def __init__(self, call: Call, limit: int, idle_timeout: float) -> None:
+        self._call = call
+        self._limit = limit
+        self._idle_timeout = idle_timeout
+        self.length = call.request.content_length
+        if self.length is not None and self.length > limit:
+            raise BlobTooLarge(f"at most {limit} bytes are taken")
+
+    async def batches(self) -> AsyncIterator[bytes]:
+        request = self._call.request
+        await _continue(request)
+        while batch := await self._next(request):
+            self._call.received += len(batch)
+            if self._call.received > self._limit:
+                raise BlobTooLarge(f"at most {self._limit} bytes are taken")
+            yield batch
+
+    async def _next(self, request: web.BaseRequest) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                return await request.content.readany()
+        except TimeoutError:
+            raise RequestTimeout(f"nothing came for {self._idle_timeout:g} seconds") from None
+        except (ConnectionError, RequestPayloadError, PayloadEncodingError, HTTPException) as error:
+            if request.transport is None or request.transport.is_closing():
+                raise ClientGone from error
+            raise RequestInvalid("the body breaks off or is badly encoded") from error
+
+
+async def _continue(request: web.BaseRequest) -> None:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+
+
+async def send_ranges(
+    call: Call,
+    headers: dict[str, str],
+    file: LocalFile,
+    ranges: Sequence[ByteRange],
+    idle_timeout: float,
+) -> web.StreamResponse:
+    """Answer 206 with these ranges of a file: one as it is, several as multipart/byteranges."""
+    if len(ranges) == 1:
+        [only] = ranges
+        partial = {**headers, "Content-Range": only.content_range(file.size)}
+        return await send_file(call, 206, partial, file, only, idle_timeout)
+    heads = [_part_head(headers["Content-Type"], each.content_range(file.size)) for each in ranges]
+    tail = f"\r\n--{_BOUNDARY}--\r\n".encode()
+    length = sum(map(len, heads)) + sum(each.length for each in ranges) + len(tail)
+    multipart = {**headers, "Content-Type": f"multipart/byteranges; boundary={_BOUNDARY}"}
+    response = await _begin(call, 206, multipart, length)
+    for head, each in zip(heads, ranges, strict=True):
+        await response.write(head)
+        await _copy(call, file, each, idle_timeout)
+    await response.write(tail)
+    await response.write_eof()
+    call.sent += length - sum(each.length for each in ranges)
+    return response
+
+
+async def send_file(
+    call: Call,
+    status: int,
+    headers: dict[str, str],
+    file: LocalFile,
+    part: ByteRange,
+    idle_timeout: float,
+) -> web.StreamResponse:
+    """Answer with a part of a file, which the kernel copies."""
+    response = await _begin(call, status, headers, part.length)
+    await _copy(call, file, part, idle_timeout)
+    await response.write_eof()
+    return response
+
+
+async def _begin(
+    call: Call, status: int, headers: dict[str, str], length: int
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(length)})
+    await response.prepare(call.request)
+    call.first_byte = perf_counter()
+    return response
+
+
+async def _copy(call: Call, file: LocalFile, part: ByteRange, idle_timeout: float) -> None:
+    """Send a part of a file, unless the client takes nothing for longer than allowed."""
+    loop = asyncio.get_running_loop()
+    for start in range(part.start, part.start + part.length, _WINDOW_BYTES):
+        count = min(_WINDOW_BYTES, part.start + part.length - start)
+        transport = call.request.transport
+        if transport is None or transport.is_closing():
+            raise ClientGone
+        try:
+            async with asyncio.timeout(idle_timeout):
+                await loop.sendfile(transport, file, start, count)  # type: ignore[arg-type]  # it needs no more than fileno()
+        except (ConnectionError, TimeoutError) as error:
+            raise ClientGone from error
+        call.sent += count
+
+
+def _part_head(content_type: str, content_range: str) -> bytes:
+    fields = f"Content-Type: {content_type}\r\nContent-Range: {content_range}"
+    return f"\r\n--{_BOUNDARY}\r\n{fields}\r\n\r\n".encode()

@@ -1,0 +1,102 @@
+"""Uploads on the wire: end-4a, end-4b, end-5, end-6, end-11, end-13, end-14."""
+
+from aiohttp import web
+
+from cacheproxy.access.policy import Action, Policy
+from cacheproxy.api.call import Call
+from cacheproxy.api.streaming import RequestBody
+from cacheproxy.errors import DigestInvalid
+from cacheproxy.oci.digest import Digest, Hasher
+from cacheproxy.oci.ranges import ByteRange, parse_chunk_range
+from cacheproxy.oci.reference import Repository
+from cacheproxy.registry.blobs import Blobs
+from cacheproxy.registry.uploads import Uploads
+
+
+class UploadsApi:
+    def __init__(
+        self, blobs: Blobs, uploads: Uploads, policy: Policy, blob_bytes: int, idle_timeout: float
+    ) -> None:
+        self._blobs = blobs
+        self._uploads = uploads
+        self._policy = policy
+        self._blob_bytes = blob_bytes
+        self._idle_timeout = idle_timeout
+
+    async def begin(self, call: Call) -> web.StreamResponse:
+        """Mount a blob, take a whole one, or begin a session; a failed mount begins one too."""
+        if mount := call.one("mount"):
+            call.endpoint = "end-11"
+            digest = Digest.parse(mount)
+            if await self._mount(call, digest):
+                return _created(call, digest)
+        elif single := call.one("digest"):
+            call.endpoint = "end-4b"
+            digest = Digest.parse(single)
+            await self._blobs.push(call.repository, digest, self._body(call))
+            return _created(call, digest)
+        Hasher(call.one("digest-algorithm") or "sha256")  # says at once what is not supported
+        return _accepted(call, self._uploads.begin(call.repository), 0)
+
+    async def append(self, call: Call) -> web.StreamResponse:
+        size = await self._uploads.append(
+            call.repository, call.target, self._body(call), _chunk(call)
+        )
+        return _accepted(call, call.target, size)
+
+    async def finish(self, call: Call) -> web.StreamResponse:
+        text = call.one("digest")
+        if text is None:
+            raise DigestInvalid("the digest parameter is missing")
+        digest = Digest.parse(text)
+        await self._uploads.finish(
+            call.repository, call.target, digest, self._body(call), _chunk(call)
+        )
+        return _created(call, digest)
+
+    async def status(self, call: Call) -> web.StreamResponse:
+        size = await self._uploads.offset(call.repository, call.target)
+        return web.Response(status=204, headers=_session(call, call.target, size))
+
+    async def cancel(self, call: Call) -> web.StreamResponse:
+        await self._uploads.cancel(call.repository, call.target)
+        return web.Response(status=204)
+
+    async def _mount(self, call: Call, digest: Digest) -> bool:
+        text = call.one("from")
+        source = Repository.parse(text) if text else None
+        if source is not None:
+            credentials = call.request.headers.get("Authorization")
+            await self._policy.authorize(credentials, Action.PULL, source)
+        return await self._blobs.mount(call.repository, digest, source)
+
+    def _body(self, call: Call) -> RequestBody:
+        return RequestBody(call, self._blob_bytes, self._idle_timeout)
+
+
+def _chunk(call: Call) -> ByteRange | None:
+    header = call.request.headers.get("Content-Range")
+    return parse_chunk_range(header) if header else None
+
+
+def _session(call: Call, session: str, size: int) -> dict[str, str]:
+    """Where the session goes on: relative and without escapes, since clients decode the path."""
+    return {
+        "Location": f"/v2/{call.repository}/blobs/uploads/{session}",
+        "Range": f"0-{max(0, size - 1)}",
+        "Docker-Upload-UUID": session,
+    }
+
+
+def _accepted(call: Call, session: str, size: int) -> web.Response:
+    return web.Response(status=202, headers=_session(call, session, size))
+
+
+def _created(call: Call, digest: Digest) -> web.Response:
+    return web.Response(
+        status=201,
+        headers={
+            "Location": f"/v2/{call.repository}/blobs/{digest}",
+            "Docker-Content-Digest": digest,
+        },
+    )

@@ -1,0 +1,164 @@
+"""The composition root: builds the objects of one process, and owns their lifetimes."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import structlog
+
+from cacheproxy.access.policy import Action, AllowAll, Policy
+from cacheproxy.api.blobs import BlobsApi
+from cacheproxy.api.connection import HttpServer
+from cacheproxy.api.entrance import Entrance, Report
+from cacheproxy.api.health import Health
+from cacheproxy.api.listings import ListingsApi
+from cacheproxy.api.manifests import ManifestsApi
+from cacheproxy.api.ping import ping
+from cacheproxy.api.routes import Noun, Route, Routes
+from cacheproxy.api.uploads import UploadsApi
+from cacheproxy.config import Config, shared_metrics
+from cacheproxy.content.spool import SpoolFolder
+from cacheproxy.errors import RegistryError
+from cacheproxy.registry.blobs import Blobs
+from cacheproxy.registry.catalog import Catalog
+from cacheproxy.registry.hidden import Hidden
+from cacheproxy.registry.manifests import Manifests
+from cacheproxy.registry.referrers import Referrers
+from cacheproxy.registry.tags import Tags
+from cacheproxy.registry.uploads import Tickets, Uploads, load_secret
+from cacheproxy.storage.folder import FolderBucket
+from cacheproxy.storage.layout import Namespace
+from cacheproxy.storage.opening import check_format
+from cacheproxy.telemetry import Metrics, log_request
+
+log = structlog.get_logger()
+
+_THREADS: Final = 32  # they mostly wait for disks
+_SWEEP_SECONDS: Final = 3600.0
+_BACKLOG: Final = 1024
+
+
+class App:
+    """One serving process over an open bucket. `policy` decides who may do what."""
+
+    def __init__(
+        self, config: Config, bucket: FolderBucket, secret: bytes, policy: Policy | None = None
+    ) -> None:
+        namespace = Namespace()
+        spools = SpoolFolder(bucket.spool, bucket)
+        hidden = Hidden(bucket, namespace)
+        tags = Tags(bucket, namespace)
+        referrers = Referrers(bucket, namespace)
+        blobs = Blobs(bucket, namespace, spools, hidden)
+        manifests = Manifests(bucket, namespace, tags, referrers, hidden)
+        tickets = Tickets(secret, config.limits.upload_seconds, time.time)
+        self.uploads = Uploads(bucket, namespace, spools, blobs, tickets)
+        policy = policy or AllowAll()
+        idle = config.server.body_idle_timeout
+        self._metrics = Metrics(shared_metrics())
+        self.health = Health(bucket.ping, self._metrics.exposition)
+        routes = _routes(
+            BlobsApi(blobs, idle),
+            UploadsApi(blobs, self.uploads, policy, config.limits.blob_bytes, idle),
+            ManifestsApi(manifests, config.limits.manifest_bytes, idle),
+            ListingsApi(tags, Catalog(bucket, namespace), referrers),
+        )
+        self.entrance = Entrance(
+            routes, policy, self.health, self._metrics.request_began, self._report
+        )
+        self._server = config.server
+
+    def _report(self, report: Report) -> None:
+        self._metrics.request_ended(report)
+        log_request(report)
+
+    @asynccontextmanager
+    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Serve on a bound socket; on exit, let running requests end, within the time allowed."""
+        loop = asyncio.get_running_loop()
+        threads = ThreadPoolExecutor(_THREADS, "blocking")
+        loop.set_default_executor(threads)
+        http = HttpServer(
+            self.entrance.handle,
+            head_timeout=self._server.header_timeout,
+            keepalive_timeout=self._server.keepalive_timeout,
+        )
+        server = await loop.create_server(http, sock=listener, backlog=_BACKLOG)
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            yield
+            await self._drain()
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+            server.close()
+            await http.shutdown(1.0)
+            threads.shutdown(wait=True)
+
+    async def _drain(self) -> None:
+        """Answer on, `/readyz` with 503, until no request is running or the time is over."""
+        self.health.draining = True
+        deadline = time.monotonic() + self._server.drain_timeout
+        log.info("draining", running=self.entrance.in_flight)
+        while self.entrance.in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    async def _sweep(self) -> None:
+        """Remove what dead upload sessions left, at start and every hour."""
+        while True:
+            try:
+                if swept := await self.uploads.sweep():
+                    log.info("uploads_swept", sessions=swept)
+            except RegistryError as error:
+                log.warning("sweep_failed", detail=error.detail)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+
+async def run(config: Config, bucket: FolderBucket, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    await check_format(bucket)
+    app = App(config, bucket, await load_secret(bucket))
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, ended.set)
+    async with app.serving(listener):
+        log.info("serving", listen=listener.getsockname()[:2], storage=config.storage.url)
+        await ended.wait()
+    log.info("ended")
+
+
+def _routes(
+    blobs: BlobsApi, uploads: UploadsApi, manifests: ManifestsApi, listings: ListingsApi
+) -> Routes:
+    pull, push, delete = Action.PULL, Action.PUSH, Action.DELETE
+    return {
+        Noun.BASE: {"GET": Route("end-1", pull, ping), "HEAD": Route("end-1", pull, ping)},
+        Noun.CATALOG: {"GET": Route("catalog", pull, listings.catalog)},
+        Noun.BLOB: {
+            "GET": Route("end-2", pull, blobs.get),
+            "HEAD": Route("end-2", pull, blobs.head),
+            "DELETE": Route("end-10", delete, blobs.delete),
+        },
+        Noun.UPLOADS: {"POST": Route("end-4a", push, uploads.begin)},
+        Noun.UPLOAD: {
+            "PATCH": Route("end-5", push, uploads.append),
+            "PUT": Route("end-6", push, uploads.finish),
+            "GET": Route("end-13", push, uploads.status),
+            "DELETE": Route("end-14", push, uploads.cancel),
+        },
+        Noun.MANIFEST: {
+            "GET": Route("end-3", pull, manifests.get),
+            "HEAD": Route("end-3", pull, manifests.head),
+            "PUT": Route("end-7", push, manifests.put),
+            "DELETE": Route("end-9", delete, manifests.delete),
+        },
+        Noun.TAGS: {"GET": Route("end-8", pull, listings.tags)},
+        Noun.REFERRERS: {"GET": Route("end-12", pull, listings.referrers)},
+    }

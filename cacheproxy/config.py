@@ -1,0 +1,218 @@
+"""Settings: where they come from, what they may be, and what they are called.
+
+A setting has one name, such as `server.listen`. It is given, in order of precedence, by the flag
+`--server-listen`, by the environment variable `CACHEPROXY_SERVER__LISTEN`, by the YAML file, or by
+its default. Anything that looks like a setting and is none is an error that names the nearest one.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+import msgspec
+import yaml
+
+PREFIX: Final = "CACHEPROXY_"
+
+_SIZE: Final = re.compile(r"(\d+)\s*(|B|KiB|MiB|GiB|TiB)")
+_UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used, in one sentence that says which."""
+
+
+class Bytes(int):
+    """A number of bytes, written as one or with a unit: `4MiB`."""
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    listen: str = "127.0.0.1:5000"
+    """Address and port to listen on; port 0 takes a free one."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """Processes that share the port and the data folder."""
+    header_timeout: Seconds = 30.0
+    """Seconds within which the head of a request must be complete."""
+    body_idle_timeout: Seconds = 1800.0
+    """Seconds without a byte after which a transfer is given up. BuildKit may pause for minutes."""
+    keepalive_timeout: Seconds = 620.0
+    """Seconds after which an idle connection is closed; more than BuildKit's 120."""
+    drain_timeout: Seconds = 300.0
+    """Seconds that running requests are given to end after SIGTERM."""
+
+
+class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    url: str = ""
+    """Where the data is: file:///folder. By default $XDG_DATA_HOME/cacheproxy."""
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    manifest_bytes: Bytes = Bytes(8 << 20)
+    """The largest manifest that is taken; every registry must take 4MiB."""
+    blob_bytes: Bytes = Bytes(64 << 30)
+    """The largest blob that is taken."""
+    upload_seconds: Seconds = 86400.0
+    """How long an upload session lives before its bytes are removed."""
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines to write; requests are info."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    server: Server = msgspec.field(default_factory=Server)
+    storage: Storage = msgspec.field(default_factory=Storage)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    log: Log = msgspec.field(default_factory=Log)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as users see it. `help` is the docstring below its field."""
+
+    section: str
+    name: str
+    default: object
+    help: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return f"{PREFIX}{self.section}__{self.name}".upper()
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.section}-{self.name}".replace("_", "-")
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting, in the order of this file."""
+    for section, kind in get_type_hints(Config).items():
+        help_of = _field_docs(kind)
+        for field in msgspec.structs.fields(kind):
+            yield Setting(section, field.name, field.default, help_of[field.name])
+
+
+def load(
+    flags: Mapping[str, str], environment: Mapping[str, str] | None = None, file: str | None = None
+) -> Config:
+    """Put the settings together; `flags` are by key, and the YAML `file` may be absent.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is not what the setting takes.
+    """
+    if environment is None:
+        environment = os.environ
+    file = file or environment.get(PREFIX + "CONFIG")
+    tree: dict[str, dict[str, Any]] = {}
+    for key, value in (*_from_file(file), *_from_environment(environment), *flags.items()):
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    try:
+        config = msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_told(str(error))) from None
+    return _with_folder(config, environment)
+
+
+def with_shared_metrics(folder: str) -> None:
+    """Make prometheus_client, when it is imported after this, keep its values in `folder`."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+
+
+def shared_metrics() -> str | None:
+    """The folder of `with_shared_metrics`, in a process that was made after it."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+
+
+def as_yaml(config: Config) -> str:
+    """The settings as a file that gives them."""
+    tree = msgspec.to_builtins(config, enc_hook=int)
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def _from_file(path: str | None) -> Iterator[tuple[str, Any]]:
+    if path is None:
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if not isinstance(tree, dict | None):
+        raise ConfigError(f"{path} holds no settings")
+    for section, values in (tree or {}).items():
+        if values is None and section in get_type_hints(Config):
+            continue
+        if not isinstance(values, dict):
+            raise ConfigError(_unknown(str(section), f"in {path}"))
+        for name, value in values.items():
+            yield _known(f"{section}.{name}", f"in {path}"), value
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Variables without `__` are not ours: Kubernetes sets CACHEPROXY_PORT for a service."""
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX) and "__" in variable:
+            section, _, name = variable.removeprefix(PREFIX).lower().partition("__")
+            yield _known(f"{section}.{name}", f"(variable {variable})"), value
+
+
+def _known(key: str, where: str) -> str:
+    if any(key == setting.key for setting in settings()):
+        return key
+    raise ConfigError(_unknown(key, where))
+
+
+def _unknown(key: str, where: str) -> str:
+    keys = [setting.key for setting in settings()]
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)[0]
+    return f"there is no setting {key} {where}; did you mean {nearest}?"
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is not Bytes:
+        raise NotImplementedError(f"settings of type {kind}")
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f"Expected a number of bytes such as 4MiB, got {value!r}")
+    return Bytes(int(match[1]) * _UNITS[match[2]])
+
+
+def _told(problem: str) -> str:
+    """`Expected X - at `$.server.workers`` as `server.workers: expected X`."""
+    text, _, place = problem.partition(" - at ")
+    return f"{place.strip('`').removeprefix('$.')}: {text[:1].lower()}{text[1:]}"
+
+
+def _with_folder(config: Config, environment: Mapping[str, str]) -> Config:
+    if config.storage.url:
+        return config
+    home = environment.get("XDG_DATA_HOME") or os.path.join(
+        environment.get("HOME", os.path.expanduser("~")), ".local", "share"
+    )
+    url = "file://" + os.path.join(home, "cacheproxy")
+    return msgspec.structs.replace(config, storage=Storage(url=url))
+
+
+def _field_docs(kind: type) -> dict[str, str]:
+    """The strings below the fields of a struct, which Python itself throws away."""
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            docs[ast.unparse(field.target)] = ast.literal_eval(below.value)
+    return docs

@@ -1,0 +1,1 @@
+"""The distribution and image specs as values and pure functions."""

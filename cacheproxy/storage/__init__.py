@@ -1,0 +1,1 @@
+"""Bytes by key: the Bucket protocol, its implementations, and the tree of keys."""

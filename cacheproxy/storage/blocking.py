@@ -1,0 +1,45 @@
+"""Blocking calls: off the event loop, and their errors in our words."""
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, ParamSpec, TypeVar
+
+from cacheproxy.errors import StorageFull, Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Translate what the operating system raises inside; its own words stay in the log."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull("there is no room left in the storage folder") from error
+        raise Unavailable("the storage folder cannot be used") from error
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `call` in a thread and wait for it, whatever happens to the waiter.
+
+    A thread cannot be stopped, so a cancelled caller that went on would close files under a call
+    that still uses them. Calls here take moments, so cancellation waits for them.
+    """
+    job = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        while not job.done():
+            try:
+                await asyncio.wait([job])
+            except asyncio.CancelledError:
+                continue
+        if not job.cancelled():
+            job.exception()  # the cancellation is what the caller sees; this one is looked at
+        raise

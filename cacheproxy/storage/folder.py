@@ -1,0 +1,335 @@
+"""A Bucket in a local folder.
+
+    <root>/<key>               the bytes of an object
+    <root>/<...>/.<name>.json  its metadata, where it has any, written before the object
+    <root>/.spool/             files on their way to become objects; emptied at start
+    <root>/.lock               held by the server that owns the folder
+    <root>/.locks/             one file per stripe of keys, held during a conditional write
+
+No component of a key begins with a dot, so none of these collides with a key.
+
+An object appears by rename(2) of a complete, synced file, and the write returns when the folder
+that holds the new name is synced too. Looking at a local file is quicker than a hop to a thread,
+so `head`, `read` and `open` block the event loop for some microseconds; whatever syncs does not.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import Final
+
+from cacheproxy.errors import Conflict
+from cacheproxy.storage.blocking import in_thread, os_errors
+from cacheproxy.storage.bucket import ABSENT, LocalFile, Match, ObjectInfo, Stored
+
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_STRIPES: Final = 64
+_COPY_BYTES: Final = 1 << 30
+_LIST_BATCH: Final = 1000
+
+
+class FolderInUse(Exception):
+    """Another server owns the folder."""
+
+
+class FolderBucket:
+    """See `Bucket` for the promises; `root` must exist."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.abspath(root)
+        self.spool = os.path.join(self._root, ".spool")
+        self._locks = os.path.join(self._root, ".locks")
+        with os_errors():
+            os.makedirs(self.spool, exist_ok=True)
+            os.makedirs(self._locks, exist_ok=True)
+
+    def claim(self) -> int:
+        """Own the folder until the returned descriptor, and every copy of it, is closed.
+
+        What a dead owner left in the spool is removed.
+
+        Raises:
+            FolderInUse: another server owns it.
+        """
+        with os_errors():
+            lock = os.open(os.path.join(self._root, ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise FolderInUse(f"{self._root} is in use by another cacheproxy") from None
+        for left_over in os.scandir(self.spool):
+            os.unlink(left_over.path)
+        return lock
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
+        with os_errors():
+            try:
+                size = os.stat(path).st_size
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return ObjectInfo(size, _read_metadata(path))
+
+    async def read(self, key: str) -> Stored | None:
+        path = self._path(key)
+        with os_errors():
+            data = _read_file(path)
+            return None if data is None else Stored(data, _read_metadata(path), _version(data))
+
+    async def open(self, key: str) -> LocalFile | None:
+        with os_errors():
+            try:
+                fd = os.open(self._path(key), _READ)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return LocalFile(fd, os.fstat(fd).st_size)
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        match: Match | None = None,
+    ) -> None:
+        await in_thread(self._put, self._path(key), data, metadata, match)
+
+    async def adopt(self, path: str, key: str, *, absent: bool = False) -> None:
+        await in_thread(self._adopt, path, self._path(key), absent)
+
+    async def join(self, parts: Sequence[str], key: str) -> None:
+        await in_thread(self._join, [self._path(part) for part in parts], self._path(key))
+
+    async def delete(self, key: str, *, match: Match | None = None) -> bool:
+        return await in_thread(self._delete, self._path(key), match)
+
+    async def list(
+        self, prefix: str, *, after: str = "", folders: bool = False
+    ) -> AsyncIterator[str]:
+        folder = self._path(prefix)
+        if not os.path.isdir(folder):
+            return
+        keys = _walk(folder, prefix, after, folders)
+        while batch := await in_thread(_take, keys):
+            for key in batch:
+                yield key
+
+    async def ping(self) -> None:
+        await in_thread(self._probe)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _put(
+        self, path: str, data: bytes, metadata: Mapping[str, str] | None, match: Match | None
+    ) -> None:
+        with os_errors(), self._condition(path, match):
+            if metadata:
+                self._write(_metadata_path(path), json.dumps(dict(metadata)).encode())
+            self._write(path, data)
+
+    def _write(self, path: str, data: bytes) -> None:
+        temporary = self._temporary()
+        try:
+            fd = os.open(temporary, _CREATE, 0o644)
+            try:
+                _write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            _publish(temporary, path)
+        except BaseException:
+            _unlink(temporary)
+            raise
+
+    def _adopt(self, source: str, path: str, absent: bool) -> None:
+        match = ABSENT if absent else None
+        with os_errors(), self._condition(path, match):
+            fd = os.open(source, _READ)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            _publish(source, path)
+
+    def _join(self, parts: Sequence[str], path: str) -> None:
+        temporary = self._temporary()
+        try:
+            with os_errors():
+                fd = os.open(temporary, _CREATE, 0o644)
+                try:
+                    for part in parts:
+                        _append(fd, part)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                _publish(temporary, path)
+        except BaseException:
+            _unlink(temporary)
+            raise
+
+    def _delete(self, path: str, match: Match | None) -> bool:
+        with os_errors(), self._condition(path, match):
+            if not _unlink(path):
+                return False
+            _unlink(_metadata_path(path))
+            _sync_folder(os.path.dirname(path))
+        self._prune(os.path.dirname(path))
+        return True
+
+    def _prune(self, folder: str) -> None:
+        """Remove folders that became empty, up to the root, so that listings stay short."""
+        with suppress(OSError):  # not empty: something lives there, or is just being written
+            while folder != self._root:
+                os.rmdir(folder)
+                folder = os.path.dirname(folder)
+
+    @contextmanager
+    def _condition(self, path: str, match: Match | None) -> Iterator[None]:
+        """Hold the key's stripe while the condition is checked and acted upon."""
+        if match is None:
+            yield
+            return
+        stripe = int.from_bytes(hashlib.sha256(path.encode()).digest()[:2]) % _STRIPES
+        fd = os.open(os.path.join(self._locks, str(stripe)), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            data = _read_file(path)
+            if (None if data is None else _version(data)) != match.version:
+                raise Conflict(path)
+            yield
+        finally:
+            os.close(fd)
+
+    def _probe(self) -> None:
+        with os_errors():
+            probe = self._temporary()
+            os.close(os.open(probe, _CREATE, 0o644))
+            os.unlink(probe)
+
+    def _temporary(self) -> str:
+        return os.path.join(self.spool, uuid.uuid4().hex)
+
+
+def _metadata_path(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.{name}.json"
+
+
+def _read_metadata(path: str) -> Mapping[str, str]:
+    data = _read_file(_metadata_path(path))
+    return {} if data is None else json.loads(data)
+
+
+def _read_file(path: str) -> bytes | None:
+    try:
+        fd = os.open(path, _READ)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        size = os.fstat(fd).st_size
+        data = os.read(fd, size + 1)
+        while len(data) < size and (more := os.read(fd, size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(fd)
+
+
+def _version(data: bytes) -> str:
+    """Equal bytes are an equal version: a record says all there is to its state."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _append(fd: int, part: str) -> None:
+    source = os.open(part, _READ)
+    try:
+        while os.copy_file_range(source, fd, _COPY_BYTES):
+            pass
+    finally:
+        os.close(source)
+
+
+def _publish(temporary: str, path: str) -> None:
+    """Give a synced file its name, durably.
+
+    The folder may vanish between its creation and the rename, when `_prune` finds it empty.
+    """
+    folder = os.path.dirname(path)
+    while True:
+        _make_folder(folder)
+        try:
+            os.rename(temporary, path)
+        except FileNotFoundError:
+            if not os.path.exists(temporary):
+                raise
+        else:
+            break
+    _sync_folder(folder)
+
+
+def _make_folder(folder: str) -> None:
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    _make_folder(parent)
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    _sync_folder(parent)
+
+
+def _sync_folder(folder: str) -> None:
+    try:
+        fd = os.open(folder, _READ | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return  # pruned by another writer, so there is no name in it to keep
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _take(keys: Iterator[str]) -> list[str]:
+    with os_errors():
+        return list(islice(keys, _LIST_BATCH))
+
+
+def _walk(folder: str, prefix: str, after: str, folders: bool) -> Iterator[str]:
+    """Keys in the order of code points; sub-trees that sort before `after` are not entered."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(
+                entry.name + "/" if entry.is_dir() else entry.name
+                for entry in entries
+                if not entry.name.startswith(".")
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in found:
+        key = prefix + name
+        if not name.endswith("/") or folders:
+            if key > after:
+                yield key
+        elif key > after or after.startswith(key):
+            yield from _walk(f"{folder}/{name}", key, after, folders)

@@ -1,0 +1,179 @@
+"""What the process tells of itself: structured logs, and every metric, defined once."""
+
+import logging
+import os
+import sys
+from typing import Any, Final
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, exposition
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from cacheproxy import __version__
+from cacheproxy.api.entrance import Report
+
+_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """The metrics of one process, or with `shared` (a folder) of all that share the folder.
+
+    prometheus_client picks its kind of values when it is imported, so the folder must be in the
+    environment before that: see `workers.py`.
+    """
+
+    def __init__(self, shared: str | None = None) -> None:
+        self._registry = CollectorRegistry()
+        self._shared = shared
+        registry = self._registry
+        self._requests = Counter(
+            "cacheproxy_http_requests",
+            "Requests answered, by the spec's number of the endpoint.",
+            ["endpoint", "method", "code"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "cacheproxy_http_request_duration_seconds",
+            "From the head of a request to the last byte of its answer.",
+            ["endpoint", "method"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._first_byte = Histogram(
+            "cacheproxy_http_time_to_first_byte_seconds",
+            "From the head of a request to the head of its answer.",
+            ["endpoint", "method"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._in_progress = Gauge(
+            "cacheproxy_http_requests_in_progress",
+            "Requests that are being answered.",
+            ["endpoint"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._received = Counter(
+            "cacheproxy_http_request_bytes",
+            "Bytes of request bodies.",
+            ["endpoint"],
+            registry=registry,
+        )
+        self._sent = Counter(
+            "cacheproxy_http_response_bytes",
+            "Bytes of answers' bodies.",
+            ["endpoint"],
+            registry=registry,
+        )
+        build = Gauge(
+            "cacheproxy_build_info",
+            "Always 1; the labels tell what is running.",
+            ["version", "python"],
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        build.labels(__version__, sys.version.split()[0]).set(1)
+        self._children: dict[tuple[str, str, int], tuple[Any, ...]] = {}
+
+    def request_began(self, endpoint: str) -> None:
+        self._in_progress.labels(endpoint).inc()
+
+    def request_ended(self, report: Report) -> None:
+        call = report.call
+        self._in_progress.labels(report.endpoint).dec()
+        key = (call.endpoint, _known(call.request.method), report.status)
+        children = self._children.get(key)
+        if children is None:  # looking the children up costs more than counting
+            children = self._children[key] = (
+                self._requests.labels(key[0], key[1], str(report.status)),
+                self._seconds.labels(key[0], key[1]),
+                self._first_byte.labels(key[0], key[1]),
+                self._received.labels(key[0]),
+                self._sent.labels(key[0]),
+            )
+        requests, seconds, first_byte, received, sent = children
+        requests.inc()
+        seconds.observe(report.seconds)
+        first_byte.observe(report.first_byte_seconds)
+        if call.received:
+            received.inc(call.received)
+        if call.sent:
+            sent.inc(call.sent)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The text to scrape, and its content type. Takes milliseconds: call it in a thread."""
+        registry = self._registry
+        if self._shared is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]  # it has no annotations
+        return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
+
+
+def _known(method: str) -> str:
+    """Clients choose methods freely; a label must not."""
+    known = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
+    return method if method in known else "other"
+
+
+def log_request(report: Report) -> None:
+    """The one line of a request. No header but the ones below, and never a query, is logged."""
+    call, request = report.call, report.call.request
+    headers = request.headers
+    structlog.get_logger().info(
+        "request",
+        endpoint=call.endpoint,
+        method=request.method,
+        path=request.raw_path.partition("?")[0],
+        status=report.status,
+        seconds=round(report.seconds, 6),
+        first_byte=round(report.first_byte_seconds, 6),
+        received=call.received,
+        sent=call.sent,
+        client=request.remote,
+        agent=headers.get("User-Agent"),
+        trace=headers.get("traceparent", "")[3:35] or None,
+        error=report.error,
+    )
+
+
+def configure_logging(level: str, terminal: bool) -> None:
+    """Lines for people on a terminal, else JSON, on standard output.
+
+    The standard library's loggers (aiohttp's and asyncio's) come out in the same form.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[Any]
+    if terminal:
+        renderer = [structlog.dev.ConsoleRenderer()]
+    else:
+        renderer = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_to_json),
+        ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _to_json(event: Any, **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
+def on_terminal() -> bool:
+    return os.isatty(sys.stdout.fileno())

@@ -1,0 +1,125 @@
+"""Processes: one that serves, or several that share the port and the folder.
+
+The parent of several serves nothing. It holds the port, bound but not listening, hands SIGTERM on
+and replaces workers that die. Every worker inherits the descriptor of the folder's lock, so the
+folder stays claimed until the last one has ended, and the end of a pipe that only the parent holds
+open, so that none outlives a parent that was killed.
+"""
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from cacheproxy.config import with_shared_metrics
+
+Serve = Callable[[socket.socket], None]
+
+_RESTART_SECONDS: Final = 0.5
+
+
+class PortTaken(Exception):
+    """Nobody can listen on the address, and why."""
+
+
+def bind(listen: str, *, shared: bool = False) -> socket.socket:
+    """A socket bound to `host:port`; with `shared`, others may bind it too and share the load.
+
+    Raises:
+        PortTaken: the address is in use, is not this machine's, or is no address.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise PortTaken(f"server.listen: {listen!r} is not address:port")
+    listener: socket.socket | None = None
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        listener.bind(address)
+        if not shared:
+            listener.listen()
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise PortTaken(f"server.listen: cannot listen on {listen}: {error.strerror}") from None
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """`host:port` of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Workers:
+    """Several processes, each of which runs `serve` on a socket of its own on one port."""
+
+    def __init__(self, listen: str, count: int, serve: Serve) -> None:
+        bind(listen).close()  # a shared port does not say when a stranger shares it
+        self._port = bind(listen, shared=True)
+        self._count = count
+        self._serve = serve
+        self._running: set[int] = set()
+        self._ending = False
+        self._life, self._parent_end = os.pipe()
+        self.address = address_of(self._port)
+
+    def run(self) -> None:
+        """Keep the workers running until SIGTERM or SIGINT, then until the last has ended."""
+        with tempfile.TemporaryDirectory(prefix="cacheproxy-metrics-") as metrics:
+            with_shared_metrics(metrics)
+            signal.signal(signal.SIGTERM, self._end)
+            signal.signal(signal.SIGINT, self._end)
+            for _ in range(self._count):
+                self._start()
+            while self._running:
+                dead, _ = os.wait()
+                self._running.discard(dead)
+                _forget(dead, metrics)
+                if not self._ending:
+                    time.sleep(_RESTART_SECONDS)  # a worker that cannot start must not spin
+                    self._start()
+
+    def _start(self) -> None:
+        child = os.fork()
+        if child:
+            self._running.add(child)
+            if self._ending:
+                os.kill(child, signal.SIGTERM)
+            return
+        code = 1
+        try:
+            os.close(self._parent_end)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            threading.Thread(target=self._end_with_parent, daemon=True).start()
+            with bind(self.address, shared=True) as listener:
+                self._serve(listener)
+            code = 0
+        finally:
+            os._exit(code)
+
+    def _end_with_parent(self) -> None:
+        os.read(self._life, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._ending = True
+        for worker in self._running:
+            os.kill(worker, signal.SIGTERM)
+
+
+def _forget(worker: int, metrics: str) -> None:
+    """Remove the gauges of a dead worker, as prometheus_client's own function does, which the
+    parent must not import: it would fix the kind of its values before the fork."""
+    for name in os.listdir(metrics):
+        if name.startswith("gauge_live") and name.endswith(f"_{worker}.db"):
+            os.unlink(os.path.join(metrics, name))

@@ -1,0 +1,208 @@
+"""The real clients and peers that the tests run, and where their binaries are.
+
+A component comes from one of two places. A Go component has a folder beside this file whose `go.mod`
+and `go.sum` pin it; `go install module@version` would be shorter, but it refuses modules that have
+`exclude` or `replace` lines. A Debian component is a package. `python -m tests.components` gets
+everything that is missing; `find` says where a binary is.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+__all__ = ["COMPONENTS", "Component", "DebianPackage", "GoModule", "cache_folder", "find"]
+
+
+@dataclass(frozen=True, slots=True)
+class GoModule:
+    """Commands of one Go module, built into the cache folder."""
+
+    name: str
+    """The folder beside this file that pins the module."""
+    module: str
+    packages: tuple[str, ...]
+    version_variable: str
+    """The Go variable that a release build sets, which some clients send as their `User-Agent`."""
+    tags: str = ""
+
+    @property
+    def binaries(self) -> tuple[str, ...]:
+        return tuple(PurePosixPath(package).name for package in self.packages)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the built binaries; it is absent until they are built."""
+        return cache_folder() / f"{self.name}-{self._fingerprint()}" / "bin"
+
+    def find(self, binary: str) -> Path | None:
+        """Return where `binary` is, or None while it is not built."""
+        path = self.folder / binary
+        return path if path.is_file() else None
+
+    def install(self) -> None:
+        """Build all binaries; they appear in `folder` together or not at all."""
+        final = self.folder.parent
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=final.parent) as unfinished:
+            unfinished_bin = Path(unfinished) / "new" / "bin"
+            self._go("build", *self._build_flags(), "-o", f"{unfinished_bin}/", *self.packages)
+            try:
+                unfinished_bin.parent.rename(final)
+            except OSError:
+                # Another process has built the same binaries meanwhile.
+                if not final.is_dir():
+                    raise
+
+    def _build_flags(self) -> tuple[str, ...]:
+        version = self._go("list", "-mod=readonly", "-m", "-f", "{{.Version}}", self.module)
+        link = f"-s -w -X {self.version_variable}={version}"
+        return (
+            "-mod=readonly",
+            "-buildvcs=false",
+            "-trimpath",
+            "-tags",
+            self.tags,
+            "-ldflags",
+            link,
+        )
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{_go_version()} {self!r}".encode())
+        for name in ("go.mod", "go.sum"):
+            digest.update((self._source / name).read_bytes())
+        return digest.hexdigest()[:12]
+
+    def _go(self, *arguments: str) -> str:
+        # Without cgo the binaries are static and need no C compiler or library headers.
+        environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+        return _run(("go", *arguments), folder=self._source, environment=environment)
+
+    @property
+    def _source(self) -> Path:
+        return Path(__file__).parent / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class DebianPackage:
+    """Commands of one Debian package, installed by `apt-get`."""
+
+    name: str
+    binaries: tuple[str, ...]
+
+    def find(self, binary: str) -> Path | None:
+        """Return where `binary` is, or None while the package is not installed."""
+        # A user's PATH often leaves out the folders of system commands such as runc and nginx.
+        search = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+        path = shutil.which(binary, path=search)
+        return Path(path) if path else None
+
+    def install(self) -> None:
+        """Install the package; this needs root."""
+        if os.geteuid() != 0:
+            raise PermissionError(f"needs root: apt-get install {self.name}")
+        _refresh_package_lists()
+        _run(
+            ("apt-get", "install", "--yes", "--no-install-recommends", self.name),
+            environment=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        )
+
+
+Component = GoModule | DebianPackage
+
+COMPONENTS: tuple[Component, ...] = (
+    GoModule(
+        name="buildkit",
+        module="github.com/moby/buildkit",
+        packages=(
+            "github.com/moby/buildkit/cmd/buildkitd",
+            "github.com/moby/buildkit/cmd/buildctl",
+        ),
+        version_variable="github.com/moby/buildkit/version.Version",
+        tags="osusergo,netgo",
+    ),
+    GoModule(
+        name="buildx",
+        module="github.com/docker/buildx",
+        packages=("github.com/docker/buildx/cmd/buildx",),
+        version_variable="github.com/docker/buildx/version.Version",
+    ),
+    GoModule(
+        name="crane",
+        module="github.com/google/go-containerregistry",
+        packages=("github.com/google/go-containerregistry/cmd/crane",),
+        version_variable="github.com/google/go-containerregistry/cmd/crane/cmd.Version",
+    ),
+    GoModule(
+        name="distribution",
+        module="github.com/distribution/distribution/v3",
+        packages=("github.com/distribution/distribution/v3/cmd/registry",),
+        version_variable="github.com/distribution/distribution/v3/version.version",
+    ),
+    GoModule(
+        name="conformance",
+        module="github.com/opencontainers/distribution-spec/conformance",
+        packages=("github.com/opencontainers/distribution-spec/conformance",),
+        version_variable="main.Version",
+    ),
+    DebianPackage("runc", ("runc",)),
+    DebianPackage("skopeo", ("skopeo",)),
+    DebianPackage("buildah", ("buildah",)),
+    DebianPackage("nginx-light", ("nginx",)),
+    DebianPackage("busybox-static", ("busybox",)),
+    DebianPackage("wrk", ("wrk",)),
+    DebianPackage("apache2-utils", ("ab", "htpasswd")),
+)
+
+
+def cache_folder() -> Path:
+    """Return the folder under which Go components are built."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "cacheproxy-tests"
+
+
+def find(binary: str) -> Path | None:
+    """Return where `binary` of some component is, or None while it is missing."""
+    for component in COMPONENTS:
+        if binary in component.binaries:
+            return component.find(binary)
+    raise LookupError(f"no component has a binary named {binary!r}")
+
+
+@functools.cache
+def _go_version() -> str:
+    """Return the Go version, or a word that no built folder carries when Go is absent."""
+    return _run(("go", "env", "GOVERSION")) if shutil.which("go") else "none"
+
+
+@functools.cache
+def _refresh_package_lists() -> None:
+    _run(("apt-get", "update"))
+
+
+def _run(
+    command: tuple[str, ...],
+    *,
+    folder: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> str:
+    """Run `command` without a terminal and return its output.
+
+    Raises `CalledProcessError`, whose `stderr` tells why, when it fails.
+    """
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout.strip()

@@ -1,0 +1,42 @@
+"""A private home folder for the programs of one test."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+from tests.real.process import require, run
+
+
+class Home:
+    """Runs programs so that they neither read nor write the user's own files and settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._logins = folder / ".docker" / "config.json"
+        self._logins.parent.mkdir(parents=True)
+        self._logins.write_text("{}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment of the programs."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            "TMPDIR": str(self.folder),
+            "DOCKER_CONFIG": str(self._logins.parent),
+            # Without it the containers libraries look at a login of the whole machine first.
+            "XDG_RUNTIME_DIR": str(self.folder / "runtime"),
+        }
+
+    def login(self, host: str, user: str, password: str) -> None:
+        """Give the programs these credentials for the registry `host`, and no others."""
+        secret = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._logins.write_text(json.dumps({"auths": {host: {"auth": secret}}}))
+
+    def run(self, binary: str, *arguments: str, seconds: float = 120) -> str:
+        """Run a program and return its standard output; raise `CommandError` when it fails."""
+        command = (str(require(binary)), *arguments)
+        return run(command, environment=self.environment, seconds=seconds)
