@@ -24,6 +24,7 @@ from cacheproxy.api.uploads import UploadsApi
 from cacheproxy.config import Config, shared_metrics
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.errors import RegistryError
+from cacheproxy.listening import address_of
 from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.catalog import Catalog
 from cacheproxy.registry.hidden import Hidden
@@ -129,7 +130,7 @@ async def run(config: Config, bucket: FolderBucket, listener: socket.socket) -> 
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, ended.set)
     async with app.serving(listener):
-        log.info("serving", listen=listener.getsockname()[:2], storage=config.storage.url)
+        log.info("serving", listen=address_of(listener), storage=config.storage.url)
         await ended.wait()
     log.info("ended")
 

@@ -13,9 +13,10 @@ import click
 from cacheproxy import __version__
 from cacheproxy.config import Config, ConfigError, as_yaml, load, settings
 from cacheproxy.errors import RegistryError, StorageInvalid
+from cacheproxy.listening import PortTaken, address_of, bind
 from cacheproxy.storage.folder import FolderInUse
 from cacheproxy.storage.opening import claimed
-from cacheproxy.workers import PortTaken, Workers, address_of, bind
+from cacheproxy.workers import Workers
 
 _SHORT = {
     "server.listen": "--listen",

@@ -4,9 +4,8 @@ A blob belongs to its namespace, so deleting it from one repository must not tak
 others: the repository only stops showing it. Its bytes go when collection finds them unreferenced.
 """
 
-from collections.abc import Iterable
-
-import msgspec
+import json
+from collections.abc import Callable, Iterable
 
 from cacheproxy.errors import Conflict
 from cacheproxy.oci.digest import Digest
@@ -26,33 +25,31 @@ class Hidden:
         return digest in (await self._load(repository))[0]
 
     async def add(self, repository: Repository, digest: Digest) -> None:
-        await self._change(repository, add={digest})
+        await self._change(repository, lambda hidden: hidden | {digest})
 
     async def remove(self, repository: Repository, digests: Iterable[str]) -> None:
         """Show these blobs again; costs one look where nothing is hidden."""
-        await self._change(repository, remove=set(digests))
+        shown = frozenset(digests)
+        await self._change(repository, lambda hidden: hidden - shown)
 
-    async def _load(self, repository: Repository) -> tuple[set[str], Match]:
+    async def _load(self, repository: Repository) -> tuple[frozenset[str], Match]:
         stored = await self._bucket.read(self._namespace.deleted(repository))
         if stored is None:
-            return set(), ABSENT
-        return msgspec.json.decode(stored.data, type=set[str]), Match(stored.version)
+            return frozenset(), ABSENT
+        return frozenset(json.loads(stored.data)), Match(stored.version)
 
     async def _change(
-        self,
-        repository: Repository,
-        add: set[str] = frozenset(),  # type: ignore[assignment]  # an empty set that is never changed
-        remove: set[str] = frozenset(),  # type: ignore[assignment]  # likewise
+        self, repository: Repository, change: Callable[[frozenset[str]], frozenset[str]]
     ) -> None:
         key = self._namespace.deleted(repository)
         while True:
             old, match = await self._load(repository)
-            new = (old | add) - remove
+            new = change(old)
             if new == old:
                 return
             try:
                 if new:
-                    await self._bucket.put(key, msgspec.json.encode(sorted(new)), match=match)
+                    await self._bucket.put(key, json.dumps(sorted(new)).encode(), match=match)
                 else:
                     await self._bucket.delete(key, match=match)
             except Conflict:

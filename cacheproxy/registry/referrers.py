@@ -26,7 +26,7 @@ class Referrers:
     ) -> None:
         descriptor = Descriptor(
             media_type=manifest.media_type,
-            digest=digest,
+            digest=str(digest),
             size=size,
             artifact_type=manifest.artifact_type,
             annotations=manifest.annotations,

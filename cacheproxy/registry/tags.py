@@ -28,7 +28,7 @@ class Tags:
 
     async def point(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """Let the tag point to `digest`, wherever it pointed before."""
-        record = msgspec.json.encode(_Record(digest))
+        record = msgspec.json.encode(_Record(str(digest)))
         await self._bucket.put(self._namespace.tag(repository, tag), record)
 
     async def delete(self, repository: Repository, tag: Tag) -> bool:

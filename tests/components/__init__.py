@@ -1,9 +1,9 @@
 """The real clients and peers that the tests run, and where their binaries are.
 
-A component comes from one of two places. A Go component has a folder beside this file whose `go.mod`
-and `go.sum` pin it; `go install module@version` would be shorter, but it refuses modules that have
-`exclude` or `replace` lines. A Debian component is a package. `python -m tests.components` gets
-everything that is missing; `find` says where a binary is.
+A component comes from one of two places. A Go component has a folder beside this file whose
+`go.mod` and `go.sum` pin it; `go install module@version` would be shorter, but it refuses modules
+that have `exclude` or `replace` lines. A Debian component is a package.
+`python -m tests.components` gets everything that is missing; `find` says where a binary is.
 """
 
 from __future__ import annotations

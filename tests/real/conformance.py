@@ -39,3 +39,33 @@ class Conformance:
         if not report.exists():
             raise AssertionError(output.stdout + output.stderr)
         return cls._read(report)
+
+    @classmethod
+    def _read(cls, report: Path) -> Conformance:
+        passed = 0
+        skipped: list[str] = []
+        failures: list[Failure] = []
+        for case in ElementTree.parse(report).iter("testcase"):
+            name = case.get("name", "")
+            if case.get("status") in ("failure", "error"):
+                failures.append(Failure(name, "".join(case.itertext())))
+            elif case.find("skipped") is not None:
+                skipped.append(name)
+            else:
+                passed += 1
+        return cls(passed, tuple(skipped), tuple(failures))
+
+
+def _settings(host: str, folder: Path) -> dict[str, str]:
+    """Every optional part on: what is off by default is what few registries have."""
+    return {
+        "OCI_REGISTRY": host,
+        "OCI_TLS": "disabled",
+        "OCI_RESULTS_DIR": str(folder),
+        "OCI_VERSION": "dev",
+        "OCI_API_BLOBS_DIGEST_HEADER": "true",
+        "OCI_API_BLOBS_UPLOAD_CANCEL": "true",
+        "OCI_API_MANIFESTS_DIGEST_HEADER": "true",
+        "OCI_API_MANIFESTS_TAG_PARAM": "true",
+        "OCI_DATA_SPARSE": "true",
+    }
