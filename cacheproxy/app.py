@@ -35,7 +35,7 @@ from cacheproxy.registry.uploads import Tickets, Uploads, load_secret
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.opening import check_format
-from cacheproxy.telemetry import Metrics, log_request
+from cacheproxy.telemetry import Metrics, RequestLog
 
 log = structlog.get_logger()
 
@@ -62,6 +62,7 @@ class App:
         policy = policy or AllowAll()
         idle = config.server.body_idle_timeout
         self._metrics = Metrics(shared_metrics())
+        self._log = RequestLog()
         self.health = Health(bucket.ping, self._metrics.exposition)
         routes = _routes(
             BlobsApi(blobs, idle),
@@ -76,7 +77,7 @@ class App:
 
     def _report(self, report: Report) -> None:
         self._metrics.request_ended(report)
-        log_request(report)
+        self._log.request_ended(report)
 
     @asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:

@@ -19,19 +19,16 @@ from cacheproxy.storage.opening import claimed
 from cacheproxy.workers import Workers
 
 _SHORT = {
-    "server.listen": "--listen",
-    "server.workers": "--workers",
-    "storage.url": "--storage",
-    "log.level": "--log-level",
+    "server.listen": ["--listen"],
+    "server.workers": ["--workers"],
+    "storage.url": ["--storage"],
 }
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a flag for every setting, and `--config`."""
     for setting in reversed(list(settings())):
-        names = [setting.flag]
-        if short := _SHORT.get(setting.key):
-            names.insert(0, short)
+        names = [*_SHORT.get(setting.key, ()), setting.flag]
         default = setting.default if setting.default != "" else "a folder of yours"
         told = f"{setting.help} [{default}]"
         command = click.option(*names, setting.key.replace(".", "__"), help=told)(command)

@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +26,20 @@ from cacheproxy.api.entrance import Report
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Children:
+    """The series that one kind of request adds to."""
+
+    requests: Counter
+    seconds: Histogram
+    first_byte: Histogram
+    received: Counter
+    sent: Counter
 
 
 class Metrics:
@@ -84,32 +100,38 @@ class Metrics:
             registry=registry,
         )
         build.labels(__version__, sys.version.split()[0]).set(1)
-        self._children: dict[tuple[str, str, int], tuple[Any, ...]] = {}
+        # Looking children up costs more than counting does.
+        self._running = lru_cache(100)(self._find_running)
+        self._children = lru_cache(1000)(self._find_children)
 
     def request_began(self, endpoint: str) -> None:
-        self._in_progress.labels(endpoint).inc()
+        self._running(endpoint).inc()
 
     def request_ended(self, report: Report) -> None:
         call = report.call
-        self._in_progress.labels(report.endpoint).dec()
-        key = (call.endpoint, _known(call.request.method), report.status)
-        children = self._children.get(key)
-        if children is None:  # looking the children up costs more than counting
-            children = self._children[key] = (
-                self._requests.labels(key[0], key[1], str(report.status)),
-                self._seconds.labels(key[0], key[1]),
-                self._first_byte.labels(key[0], key[1]),
-                self._received.labels(key[0]),
-                self._sent.labels(key[0]),
-            )
-        requests, seconds, first_byte, received, sent = children
-        requests.inc()
-        seconds.observe(report.seconds)
-        first_byte.observe(report.first_byte_seconds)
+        self._running(report.endpoint).dec()
+        children = self._children(call.endpoint, call.request.method, report.status)
+        children.requests.inc()
+        children.seconds.observe(report.seconds)
+        children.first_byte.observe(report.first_byte_seconds)
         if call.received:
-            received.inc(call.received)
+            children.received.inc(call.received)
         if call.sent:
-            sent.inc(call.sent)
+            children.sent.inc(call.sent)
+
+    def _find_running(self, endpoint: str) -> Gauge:
+        return self._in_progress.labels(endpoint)
+
+    def _find_children(self, endpoint: str, method: str, status: int) -> _Children:
+        if method not in _METHODS:  # clients choose them freely; a label must not
+            method = "other"
+        return _Children(
+            self._requests.labels(endpoint, method, str(status)),
+            self._seconds.labels(endpoint, method),
+            self._first_byte.labels(endpoint, method),
+            self._received.labels(endpoint),
+            self._sent.labels(endpoint),
+        )
 
     def exposition(self) -> tuple[bytes, str]:
         """The text to scrape, and its content type. Takes milliseconds: call it in a thread."""
@@ -120,31 +142,33 @@ class Metrics:
         return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
 
 
-def _known(method: str) -> str:
-    """Clients choose methods freely; a label must not."""
-    known = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
-    return method if method in known else "other"
+class RequestLog:
+    """Writes the one line of each request. Made after `configure_logging`, whose logger it keeps.
 
+    No header but the ones below, and never a query, is logged.
+    """
 
-def log_request(report: Report) -> None:
-    """The one line of a request. No header but the ones below, and never a query, is logged."""
-    call, request = report.call, report.call.request
-    headers = request.headers
-    structlog.get_logger().info(
-        "request",
-        endpoint=call.endpoint,
-        method=request.method,
-        path=request.raw_path.partition("?")[0],
-        status=report.status,
-        seconds=round(report.seconds, 6),
-        first_byte=round(report.first_byte_seconds, 6),
-        received=call.received,
-        sent=call.sent,
-        client=request.remote,
-        agent=headers.get("User-Agent"),
-        trace=headers.get("traceparent", "")[3:35] or None,
-        error=report.error,
-    )
+    def __init__(self) -> None:
+        self._log = structlog.get_logger().bind()
+
+    def request_ended(self, report: Report) -> None:
+        call, request = report.call, report.call.request
+        headers = request.headers
+        self._log.info(
+            "request",
+            endpoint=call.endpoint,
+            method=request.method,
+            path=request.raw_path.partition("?")[0],
+            status=report.status,
+            seconds=report.seconds,
+            first_byte=report.first_byte_seconds,
+            received=call.received,
+            sent=call.sent,
+            client=request.remote,
+            agent=headers.get("User-Agent"),
+            trace=headers.get("traceparent", "")[3:35] or None,
+            error=report.error,
+        )
 
 
 def configure_logging(level: str, terminal: bool) -> None:
@@ -153,7 +177,6 @@ def configure_logging(level: str, terminal: bool) -> None:
     The standard library's loggers (aiohttp's and asyncio's) come out in the same form.
     """
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 CLIENT_GONE: Final = 499  # nginx's status for it; it is seen in logs and metrics only
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """What became of a request. Times are in seconds; `error` is for the log.
 

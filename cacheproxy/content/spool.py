@@ -48,10 +48,10 @@ class Spool:
             StorageFull: there is no room for it.
         """
         if body.length:
-            with os_errors():
+            with os_errors:
                 await in_thread(os.posix_fallocate, self._fd, 0, body.length)
         async for batch in body.batches():
-            with os_errors():
+            with os_errors:
                 await in_thread(self._write, batch)
         if body.length is not None and body.length != self.size:
             raise SizeInvalid(f"{self.size} bytes came, {body.length} were announced")
@@ -90,7 +90,7 @@ class SpoolFolder:
     @asynccontextmanager
     async def new(self, algorithm: str = "sha256") -> AsyncIterator[Spool]:
         """An empty spool that is discarded on exit unless it was committed."""
-        with os_errors():
+        with os_errors:
             path = os.path.join(self._folder, uuid.uuid4().hex)
             spool = Spool(path, self._bucket, Hasher(algorithm))
         try:

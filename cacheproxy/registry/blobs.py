@@ -20,10 +20,10 @@ class Blobs:
 
     async def size(self, repository: Repository, digest: Digest) -> int:
         """The blob's size in bytes. Raises BlobUnknown."""
-        info = await self._bucket.head(self._namespace.blob(digest))
-        if info is None or await self._hidden.has(repository, digest):
+        size = await self._bucket.head(self._namespace.blob(digest))
+        if size is None or await self._hidden.has(repository, digest):
             raise BlobUnknown(f"{digest} is not in {repository}")
-        return info.size
+        return size
 
     async def open(self, repository: Repository, digest: Digest) -> LocalFile:
         """The blob's bytes, to be closed by the caller. Raises BlobUnknown."""

@@ -207,9 +207,9 @@ class Uploads:
         async for key in self._bucket.list(self._namespace.upload(session)):
             if key == closed:
                 raise BlobUploadUnknown("this upload has ended")
-            info = await self._bucket.head(key)
-            if info is not None:
-                chunks.append(_Chunk(key, int(last_component(key)), info.size))
+            size = await self._bucket.head(key)
+            if size is not None:
+                chunks.append(_Chunk(key, int(last_component(key)), size))
         return chunks
 
     async def _digest(self, chunks: list[_Chunk], algorithm: str) -> Digest:
@@ -245,7 +245,7 @@ def _expect(chunk: ByteRange, end: int, body: Body) -> None:
 
 def _hash(file: LocalFile, hasher: Hasher) -> None:
     offset = 0
-    with os_errors():
+    with os_errors:
         while data := file.read_at(offset, _READ_BYTES):
             hasher.update(data)
             offset += len(data)

@@ -2,8 +2,8 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Final, ParamSpec, TypeVar
 
 from cacheproxy.errors import StorageFull, Unavailable
@@ -14,15 +14,31 @@ T = TypeVar("T")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-@contextmanager
-def os_errors() -> Iterator[None]:
-    """Translate what the operating system raises inside; its own words stay in the log."""
-    try:
-        yield
-    except OSError as error:
+class _OsErrors:
+    """Translates what the operating system raises inside; its own words stay in the log.
+
+    An object and not a generator, because every look at a file goes through it.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
         if error.errno in _FULL:
             raise StorageFull("there is no room left in the storage folder") from error
         raise Unavailable("the storage folder cannot be used") from error
+
+
+os_errors: Final = _OsErrors()
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -13,17 +13,9 @@ immutable bytes with a small map of strings. Every implementation keeps these pr
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """What `head` tells: `size` in bytes, and the metadata as written."""
-
-    size: int
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +72,8 @@ ABSENT = Match(None)
 
 
 class Bucket(Protocol):
-    async def head(self, key: str) -> ObjectInfo | None:
-        """What is known of the object without its bytes."""
+    async def head(self, key: str) -> int | None:
+        """The object's size in bytes."""
 
     async def read(self, key: str) -> Stored | None:
         """A small object whole (records and manifests, some MiB at most)."""

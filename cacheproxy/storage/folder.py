@@ -25,7 +25,7 @@ from typing import Final
 
 from cacheproxy.errors import Conflict
 from cacheproxy.storage.blocking import in_thread, os_errors
-from cacheproxy.storage.bucket import ABSENT, LocalFile, Match, ObjectInfo, Stored
+from cacheproxy.storage.bucket import ABSENT, LocalFile, Match, Stored
 
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -45,7 +45,7 @@ class FolderBucket:
         self._root = os.path.abspath(root)
         self.spool = os.path.join(self._root, ".spool")
         self._locks = os.path.join(self._root, ".locks")
-        with os_errors():
+        with os_errors:
             os.makedirs(self.spool, exist_ok=True)
             os.makedirs(self._locks, exist_ok=True)
 
@@ -57,7 +57,7 @@ class FolderBucket:
         Raises:
             FolderInUse: another server owns it.
         """
-        with os_errors():
+        with os_errors:
             lock = os.open(os.path.join(self._root, ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,23 +68,21 @@ class FolderBucket:
             os.unlink(left_over.path)
         return lock
 
-    async def head(self, key: str) -> ObjectInfo | None:
-        path = self._path(key)
-        with os_errors():
+    async def head(self, key: str) -> int | None:
+        with os_errors:
             try:
-                size = os.stat(path).st_size
+                return os.stat(self._path(key)).st_size
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            return ObjectInfo(size, _read_metadata(path))
 
     async def read(self, key: str) -> Stored | None:
         path = self._path(key)
-        with os_errors():
+        with os_errors:
             data = _read_file(path)
             return None if data is None else Stored(data, _read_metadata(path), _version(data))
 
     async def open(self, key: str) -> LocalFile | None:
-        with os_errors():
+        with os_errors:
             try:
                 fd = os.open(self._path(key), _READ)
             except (FileNotFoundError, NotADirectoryError):
@@ -130,7 +128,7 @@ class FolderBucket:
     def _put(
         self, path: str, data: bytes, metadata: Mapping[str, str] | None, match: Match | None
     ) -> None:
-        with os_errors(), self._condition(path, match):
+        with os_errors, self._condition(path, match):
             if metadata:
                 self._write(_metadata_path(path), json.dumps(dict(metadata)).encode())
             self._write(path, data)
@@ -151,7 +149,7 @@ class FolderBucket:
 
     def _adopt(self, source: str, path: str, absent: bool) -> None:
         match = ABSENT if absent else None
-        with os_errors(), self._condition(path, match):
+        with os_errors, self._condition(path, match):
             fd = os.open(source, _READ)
             try:
                 os.fsync(fd)
@@ -162,7 +160,7 @@ class FolderBucket:
     def _join(self, parts: Sequence[str], path: str) -> None:
         temporary = self._temporary()
         try:
-            with os_errors():
+            with os_errors:
                 fd = os.open(temporary, _CREATE, 0o644)
                 try:
                     for part in parts:
@@ -176,7 +174,7 @@ class FolderBucket:
             raise
 
     def _delete(self, path: str, match: Match | None) -> bool:
-        with os_errors(), self._condition(path, match):
+        with os_errors, self._condition(path, match):
             if not _unlink(path):
                 return False
             _unlink(_metadata_path(path))
@@ -209,7 +207,7 @@ class FolderBucket:
             os.close(fd)
 
     def _probe(self) -> None:
-        with os_errors():
+        with os_errors:
             probe = self._temporary()
             os.close(os.open(probe, _CREATE, 0o644))
             os.unlink(probe)
@@ -311,7 +309,7 @@ def _unlink(path: str) -> bool:
 
 
 def _take(keys: Iterator[str]) -> list[str]:
-    with os_errors():
+    with os_errors:
         return list(islice(keys, _LIST_BATCH))
 
 

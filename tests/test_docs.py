@@ -1,0 +1,35 @@
+"""The README says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cacheproxy.config import Setting, settings
+from cacheproxy.telemetry import Metrics
+
+_README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_table_of_settings_is_the_one_in_the_code() -> None:
+    """README.md lists every setting with its flag, variable, default and meaning."""
+    table = _README.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
+
+    assert table.splitlines()[2:] == [_row(setting) for setting in settings()]
+
+
+def test_the_table_of_metrics_is_the_one_in_the_code() -> None:
+    """README.md lists every metric that a scrape shows, and no other."""
+    listed = set(re.findall(r"^\| `(cacheproxy_\w+)` \|", _README, re.MULTILINE))
+    text = Metrics().exposition()[0].decode()
+    shown = set(re.findall(r"^# TYPE (cacheproxy_\w+)", text, re.MULTILINE))
+
+    assert listed == shown
+
+
+def _row(setting: Setting) -> str:
+    default = "`$XDG_DATA_HOME/cacheproxy`" if setting.default == "" else f"`{setting.default}`"
+    return (
+        f"| `{setting.key}` | `{setting.flag}` | `{setting.variable}` | {default} "
+        f"| {setting.help} |"
+    )
