@@ -20,6 +20,7 @@ from cacheproxy.api.listings import ListingsApi
 from cacheproxy.api.manifests import ManifestsApi
 from cacheproxy.api.ping import ping
 from cacheproxy.api.routes import Noun, Route, Routes
+from cacheproxy.api.streaming import Intake
 from cacheproxy.api.uploads import UploadsApi
 from cacheproxy.config import Config, shared_metrics
 from cacheproxy.content.spool import SpoolFolder
@@ -34,7 +35,6 @@ from cacheproxy.registry.tags import Tags
 from cacheproxy.registry.uploads import Tickets, Uploads, load_secret
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
-from cacheproxy.storage.opening import check_format
 from cacheproxy.telemetry import Metrics, RequestLog
 
 log = structlog.get_logger()
@@ -61,13 +61,14 @@ class App:
         self.uploads = Uploads(bucket, namespace, spools, blobs, tickets)
         policy = policy or AllowAll()
         idle = config.server.body_idle_timeout
+        intake = Intake(idle)
         self._metrics = Metrics(shared_metrics())
         self._log = RequestLog()
         self.health = Health(bucket.ping, self._metrics.exposition)
         routes = _routes(
             BlobsApi(blobs, idle),
-            UploadsApi(blobs, self.uploads, policy, config.limits.blob_bytes, idle),
-            ManifestsApi(manifests, config.limits.manifest_bytes, idle),
+            UploadsApi(blobs, self.uploads, policy, config.limits.blob_bytes, intake),
+            ManifestsApi(manifests, config.limits.manifest_bytes, intake),
             ListingsApi(tags, Catalog(bucket, namespace), referrers),
         )
         self.entrance = Entrance(
@@ -124,7 +125,6 @@ class App:
 
 async def run(config: Config, bucket: FolderBucket, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT."""
-    await check_format(bucket)
     app = App(config, bucket, await load_secret(bucket))
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

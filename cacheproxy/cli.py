@@ -15,7 +15,7 @@ from cacheproxy.config import Config, ConfigError, as_yaml, load, settings
 from cacheproxy.errors import RegistryError, StorageInvalid
 from cacheproxy.listening import PortTaken, address_of, bind
 from cacheproxy.storage.folder import FolderInUse
-from cacheproxy.storage.opening import claimed
+from cacheproxy.storage.opening import check_format, claimed
 from cacheproxy.workers import Workers
 
 _SHORT = {
@@ -52,6 +52,7 @@ def serve(file: str | None, **flags: Any) -> None:
     """Serve the registry."""
     config = _load(file, flags)
     with claimed(config.storage.url) as bucket:
+        asyncio.run(check_format(bucket))
 
         def run(listener: socket.socket) -> None:
             # Imported by whoever serves: a parent of workers must not import prometheus_client.

@@ -9,9 +9,11 @@ open, so that none outlives a parent that was killed.
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
@@ -69,8 +71,11 @@ class Workers:
             with bind(self.address, shared=True) as listener:
                 self._serve(listener)
             code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
-            os._exit(code)
+            sys.stdout.flush()
+            os._exit(code)  # nothing of the parent's, such as its temporary folder, ends here
 
     def _end_with_parent(self) -> None:
         os.read(self._life, 1)

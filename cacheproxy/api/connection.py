@@ -18,6 +18,10 @@ from cacheproxy.errors import RequestInvalid
 HEADER_BYTES: Final = 32 * 1024
 
 
+# What is read ahead on every connection; bodies raise it, see `streaming.Intake`.
+READ_BYTES: Final = 64 * 1024
+
+
 class Connection(RequestHandler):
     __slots__ = ("_head_deadline", "_head_timeout")
 
@@ -73,6 +77,7 @@ class HttpServer(web.Server):
             "keepalive_timeout": keepalive_timeout,
             "max_field_size": HEADER_BYTES,
             "max_line_size": HEADER_BYTES,
+            "read_bufsize": READ_BYTES,
         }
 
     def __call__(self) -> Connection:

@@ -1,19 +1,21 @@
 """Manifests on the wire: end-3, end-7, end-9."""
 
+from contextlib import aclosing
+
 from aiohttp import web
 
 from cacheproxy.api.call import Call
-from cacheproxy.api.streaming import RequestBody
+from cacheproxy.api.streaming import Intake
 from cacheproxy.errors import BlobTooLarge, ManifestTooLarge
 from cacheproxy.oci.reference import Tag, parse_reference
 from cacheproxy.registry.manifests import Manifests, StoredManifest
 
 
 class ManifestsApi:
-    def __init__(self, manifests: Manifests, manifest_bytes: int, idle_timeout: float) -> None:
+    def __init__(self, manifests: Manifests, manifest_bytes: int, intake: Intake) -> None:
         self._manifests = manifests
         self._manifest_bytes = manifest_bytes
-        self._idle_timeout = idle_timeout
+        self._intake = intake
 
     async def head(self, call: Call) -> web.StreamResponse:
         found = await self._manifests.get(call.repository, parse_reference(call.target))
@@ -52,8 +54,9 @@ class ManifestsApi:
 
     async def _read(self, call: Call) -> bytes:
         try:
-            body = RequestBody(call, self._manifest_bytes, self._idle_timeout)
-            return b"".join([batch async for batch in body.batches()])
+            body = self._intake.body(call, self._manifest_bytes)
+            async with aclosing(body.batches()) as batches:
+                return b"".join([batch async for batch in batches])
         except BlobTooLarge as error:
             raise ManifestTooLarge(error.detail) from None
 

@@ -1,7 +1,7 @@
 """Bytes between the wire and files."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from time import perf_counter
 from typing import Final
 
@@ -15,8 +15,13 @@ from cacheproxy.errors import BlobTooLarge, RequestInvalid, RequestTimeout
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import LocalFile
 
-# A sendfile of this much is watched by one time limit.
-_WINDOW_BYTES: Final = 16 << 20
+# One call to the kernel: a fast client must not hold the loop for longer than this takes.
+_WINDOW_BYTES: Final = 2 << 20
+
+# What is read ahead of the disk for one body, and for the bodies of all requests together. A batch
+# on its way to the disk and one that gathers behind it are up to twice as long each.
+_READ_AHEAD_BYTES: Final = 1 << 20
+_READ_AHEAD_TOTAL: Final = 8 << 20
 
 _BOUNDARY: Final = "cacheproxy-byteranges"
 
@@ -25,35 +30,61 @@ class ClientGone(Exception):
     """The client closed the connection in the middle of a request or an answer."""
 
 
+class Intake:
+    """Takes the bodies of requests, each of which may be idle for `idle_timeout` seconds.
+
+    Large batches cost fewer hops to threads, many bodies at once cost memory: whoever begins gets
+    a share of what is there for all, and never less than what a connection has anyhow.
+    """
+
+    def __init__(self, idle_timeout: float) -> None:
+        self.idle_timeout = idle_timeout
+        self.running = 0
+
+    def body(self, call: Call, limit: int) -> "RequestBody":
+        """The body of a request that may have `limit` bytes. Raises BlobTooLarge."""
+        return RequestBody(self, call, limit)
+
+    def share(self) -> int:
+        """How many bytes to read ahead for one more body."""
+        return min(_READ_AHEAD_BYTES, _READ_AHEAD_TOTAL // self.running)
+
+
 class RequestBody:
     """The body of a request as a `content.spool.Body`: at most `limit` bytes of it.
 
     Asking for the first batch tells a client that waits for `100 Continue` to go on.
     """
 
-    def __init__(self, call: Call, limit: int, idle_timeout: float) -> None:
+    def __init__(self, intake: Intake, call: Call, limit: int) -> None:
+        self._intake = intake
         self._call = call
         self._limit = limit
-        self._idle_timeout = idle_timeout
         self.length = call.request.content_length
         if self.length is not None and self.length > limit:
             raise BlobTooLarge(f"at most {limit} bytes are taken")
 
-    async def batches(self) -> AsyncIterator[bytes]:
+    async def batches(self) -> AsyncGenerator[bytes, None]:
         request = self._call.request
         await _continue(request)
-        while batch := await self._next(request):
-            self._call.received += len(batch)
-            if self._call.received > self._limit:
-                raise BlobTooLarge(f"at most {self._limit} bytes are taken")
-            yield batch
+        self._intake.running += 1
+        try:
+            request.content.set_read_chunk_size(self._intake.share())
+            while batch := await self._next(request):
+                self._call.received += len(batch)
+                if self._call.received > self._limit:
+                    raise BlobTooLarge(f"at most {self._limit} bytes are taken")
+                yield batch
+        finally:
+            self._intake.running -= 1
 
     async def _next(self, request: web.BaseRequest) -> bytes:
         try:
-            async with asyncio.timeout(self._idle_timeout):
+            async with asyncio.timeout(self._intake.idle_timeout):
                 return await request.content.readany()
         except TimeoutError:
-            raise RequestTimeout(f"nothing came for {self._idle_timeout:g} seconds") from None
+            idle = f"{self._intake.idle_timeout:g} seconds"
+            raise RequestTimeout(f"nothing came for {idle}") from None
         except (ConnectionError, RequestPayloadError, PayloadEncodingError, HTTPException) as error:
             if request.transport is None or request.transport.is_closing():
                 raise ClientGone from error

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from cacheproxy.access.policy import Action, Policy
 from cacheproxy.api.call import Call
-from cacheproxy.api.streaming import RequestBody
+from cacheproxy.api.streaming import Intake, RequestBody
 from cacheproxy.errors import DigestInvalid
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange, parse_chunk_range
@@ -15,13 +15,13 @@ from cacheproxy.registry.uploads import Uploads
 
 class UploadsApi:
     def __init__(
-        self, blobs: Blobs, uploads: Uploads, policy: Policy, blob_bytes: int, idle_timeout: float
+        self, blobs: Blobs, uploads: Uploads, policy: Policy, blob_bytes: int, intake: Intake
     ) -> None:
         self._blobs = blobs
         self._uploads = uploads
         self._policy = policy
         self._blob_bytes = blob_bytes
-        self._idle_timeout = idle_timeout
+        self._intake = intake
 
     async def begin(self, call: Call) -> web.StreamResponse:
         """Mount a blob, take a whole one, or begin a session; a failed mount begins one too."""
@@ -71,7 +71,7 @@ class UploadsApi:
         return await self._blobs.mount(call.repository, digest, source)
 
     def _body(self, call: Call) -> RequestBody:
-        return RequestBody(call, self._blob_bytes, self._idle_timeout)
+        return self._intake.body(call, self._blob_bytes)
 
 
 def _chunk(call: Call) -> ByteRange | None:

@@ -6,8 +6,8 @@ size that it must have and becomes an object, or it is discarded on any exit wit
 
 import os
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
 from cacheproxy.errors import DigestInvalid, SizeInvalid
@@ -21,7 +21,7 @@ class Body(Protocol):
 
     length: int | None
 
-    def batches(self) -> AsyncIterator[bytes]:
+    def batches(self) -> AsyncGenerator[bytes, None]:
         """Non-empty batches until the end. Raises RegistryError if the sender fails."""
 
 
@@ -50,9 +50,10 @@ class Spool:
         if body.length:
             with os_errors:
                 await in_thread(os.posix_fallocate, self._fd, 0, body.length)
-        async for batch in body.batches():
-            with os_errors:
-                await in_thread(self._write, batch)
+        async with aclosing(body.batches()) as batches:
+            async for batch in batches:
+                with os_errors:
+                    await in_thread(self._write, batch)
         if body.length is not None and body.length != self.size:
             raise SizeInvalid(f"{self.size} bytes came, {body.length} were announced")
 
