@@ -80,7 +80,7 @@ def _daemon_command(folder: Path, address: str) -> tuple[str, ...]:
 
 @contextmanager
 def _short_lived_folder() -> Iterator[Path]:
-    """Make a folder whose path leaves room for a socket, and remove it even when things hang in it."""
+    """Make a folder whose path leaves room for a socket, and remove it whatever hangs in it."""
     folder = Path(tempfile.mkdtemp(prefix="buildkitd-"))
     try:
         yield folder

@@ -18,6 +18,8 @@ class Home:
         self._logins = folder / ".docker" / "config.json"
         self._logins.parent.mkdir(parents=True)
         self._logins.write_text("{}")
+        self._runtime = folder / "runtime"
+        self._runtime.mkdir()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -28,7 +30,7 @@ class Home:
             "TMPDIR": str(self.folder),
             "DOCKER_CONFIG": str(self._logins.parent),
             # Without it the containers libraries look at a login of the whole machine first.
-            "XDG_RUNTIME_DIR": str(self.folder / "runtime"),
+            "XDG_RUNTIME_DIR": str(self._runtime),
         }
 
     def login(self, host: str, user: str, password: str) -> None:

@@ -1,0 +1,68 @@
+"""buildx, the command that people type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.real.buildkit import BuildKit
+from tests.real.buildx import Buildx
+from tests.server import Server
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """A build that any platform can make: it runs nothing."""
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY file /file\n")
+    (folder / "file").write_text("content\n")
+    return folder
+
+
+@pytest.fixture
+def image(server: Server, buildx: Buildx, context: Path) -> str:
+    """The name of an image for two platforms, with the attestations that are default."""
+    name = f"{server.host}/team/app:v1"
+    buildx.build(context, "--platform=linux/amd64,linux/arm64", f"--tag={name}", "--push")
+    return name
+
+
+def test_the_line_that_the_server_prints_works(
+    server: Server, buildx: Buildx, buildkit: BuildKit, context: Path
+) -> None:
+    """--cache-to and --cache-from of one registry reference make the second build cached."""
+    ref = f"type=registry,ref={server.host}/ci/app:cache"
+    buildx.build(context, f"--cache-to={ref},mode=max")
+    buildkit.prune()
+
+    build = buildx.build(context, f"--cache-from={ref}")
+
+    assert build.executed == []
+
+
+def test_an_image_for_two_platforms_is_inspected_with_its_attestations(
+    buildx: Buildx, image: str
+) -> None:
+    """imagetools shows both platforms, and an attestation for each."""
+    index = json.loads(_imagetools(buildx, "inspect", "--raw", image))
+
+    platforms = [entry["platform"]["architecture"] for entry in index["manifests"]]
+    assert sorted(platforms) == ["amd64", "arm64", "unknown", "unknown"]
+
+
+def test_an_image_is_created_from_another(buildx: Buildx, image: str, server: Server) -> None:
+    """imagetools copies a whole image, with everything below it, to another repository."""
+    copy = f"{server.host}/other/app:v2"
+
+    _imagetools(buildx, "create", f"--tag={copy}", image)
+
+    assert _imagetools(buildx, "inspect", "--raw", copy) == _imagetools(
+        buildx, "inspect", "--raw", image
+    )
+
+
+def _imagetools(buildx: Buildx, *arguments: str) -> str:
+    return buildx.home.run("buildx", "imagetools", *arguments)
