@@ -95,7 +95,7 @@ class Manifests:
     async def delete(self, repository: Repository, reference: Reference) -> None:
         """Remove a tag; or a manifest with its tags and its entry in the referrers of its subject.
 
-        The entry goes first: an interrupted delete can be repeated while the manifest is there.
+        The manifest goes last: an interrupted delete can be repeated while it is there.
 
         Raises:
             ManifestUnknown: there is no such tag or manifest.
@@ -106,10 +106,10 @@ class Manifests:
             return
         found = await self.get(repository, reference)
         manifest: Manifest = parse_manifest(found.data, found.media_type)
+        await self._tags.delete_pointing_to(repository, found.digest)
         if manifest.subject is not None:
             subject = Digest.parse(manifest.subject.digest)
             await self._referrers.remove(repository, subject, found.digest)
-        await self._tags.delete_pointing_to(repository, found.digest)
         await self._bucket.delete(self._namespace.manifest(repository, found.digest))
 
     async def _resolve(self, repository: Repository, reference: Reference) -> Digest:

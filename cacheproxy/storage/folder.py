@@ -264,12 +264,12 @@ def _append(fd: int, part: str) -> None:
 def _publish(temporary: str, path: str) -> None:
     """Give a synced file its name, durably.
 
-    The folder may vanish between its creation and the rename, when `_prune` finds it empty.
+    The folder, or one above it, may vanish before the rename, when `_prune` finds it empty.
     """
     folder = os.path.dirname(path)
     while True:
-        _make_folder(folder)
         try:
+            _make_folder(folder)
             os.rename(temporary, path)
         except FileNotFoundError:
             if not os.path.exists(temporary):
