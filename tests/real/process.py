@@ -116,6 +116,22 @@ class Daemon:
         """All that the program has printed so far."""
         return self._log.read_text(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def signal(self, number: int) -> None:
+        """Signal the program itself, and none that it has started."""
+        self._process.send_signal(number)
+
+    def kill_all(self) -> None:
+        """Kill the program and all that it has started, as a machine does that loses power."""
+        _signal_group(self._process, signal.SIGKILL)
+
+    def wait_for_end(self, *, seconds: float = 30) -> int:
+        """Return the exit status of the program when it has ended by itself."""
+        return self._process.wait(timeout=seconds)
+
     def wait_for_log(self, pattern: str, *, seconds: float = 30) -> re.Match[str]:
         """Return the first match of `pattern` in the log."""
         return self.wait_for(lambda: re.search(pattern, self.log), seconds=seconds)

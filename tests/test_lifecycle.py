@@ -1,0 +1,240 @@
+"""The process: how it starts, works in several, ends, and what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import pty
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.real.process import Daemon, require_root
+from tests.server import Server
+
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _push(host: str, content: bytes, *, chunked: bool = False) -> tuple[int, bytes]:
+    """Push by one POST; the status and the body of the answer."""
+    connection = http.client.HTTPConnection(host, timeout=30)
+    body = iter([content]) if chunked else content
+    connection.request("POST", f"/v2/ci/app/blobs/uploads/?digest={_digest(content)}", body)
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
+
+
+def _requests(daemon: Daemon) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in daemon.log.splitlines()]
+    return [line for line in lines if line["event"] == "request"]
+
+
+def test_every_request_is_one_line_of_json(server: Server) -> None:
+    """With what it was, how it ended, and the trace id that BuildKit sends."""
+    request = urllib.request.Request(f"http://{server.host}/v2/?secret=x")
+    request.add_header("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")
+    urllib.request.urlopen(request).close()
+
+    server.daemon.wait_for_log('"event":"request"')
+    [line] = _requests(server.daemon)
+
+    assert (line["endpoint"], line["status"], line["trace"]) == ("end-1", 200, "a" * 32)
+    assert "secret" not in json.dumps(line)
+
+
+def test_health_and_metrics_are_not_logged(server: Server) -> None:
+    """They are asked every few seconds, and say nothing new."""
+    for path in ("/healthz", "/readyz", "/metrics"):
+        server.get(path)
+
+    assert _requests(server.daemon) == []
+
+
+def test_a_person_at_a_terminal_is_told_what_to_do(tmp_path: Path) -> None:
+    """Where it listens, where it stores, and the line for buildx."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cacheproxy", "serve", "--listen=127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, f"--storage=file://{tmp_path}"], stdout=theirs, stdin=theirs
+    ) as process:
+        said = b""
+        while b"serving" not in said:
+            said += os.read(ours, 4096)
+        process.terminate()
+    os.close(ours)
+    os.close(theirs)
+
+    text = said.decode()
+    assert "http://127.0.0.1:" in text
+    assert f"file://{tmp_path}" in text
+    assert "docker buildx build --cache-to type=registry,ref=localhost:" in text
+
+
+@contextmanager
+def _half_sent(server: Server, content: bytes) -> Iterator[socket.socket]:
+    """A push of which the last byte is missing."""
+    host, _, port = server.host.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as wire:
+        head = f"POST /v2/ci/app/blobs/uploads/?digest={_digest(content)} HTTP/1.1\r\n"
+        wire.sendall(f"{head}Host: x\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+        wire.sendall(content[:-1])
+        _wait(lambda: 'in_progress{endpoint="end-4a"} 1.0' in server.get("/metrics"))
+        yield wire
+
+
+def _wait(look: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_running_transfer_ends_before_the_server_does(tmp_path: Path) -> None:
+    """SIGTERM: /readyz turns to 503, what is running is finished, the exit status is 0."""
+    with Server.running(tmp_path) as server, _half_sent(server, b"content") as wire:
+        server.daemon.signal(signal.SIGTERM)
+        server.daemon.wait_for_log("draining")
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            server.get("/readyz")
+        wire.sendall(b"t")
+
+        assert wire.recv(20).startswith(b"HTTP/1.1 201")
+        assert server.daemon.wait_for_end() == 0
+
+
+def test_a_transfer_that_does_not_end_is_cut(tmp_path: Path) -> None:
+    """The time for draining is bounded."""
+    flags = ("--server-drain-timeout=0.1",)
+    with Server.running(tmp_path, *flags) as server, _half_sent(server, b"content"):
+        server.daemon.signal(signal.SIGTERM)
+
+        assert server.daemon.wait_for_end() == 0
+    assert list((server.data / ".spool").iterdir()) == []
+
+
+def test_workers_serve_one_folder_and_count_as_one(tmp_path: Path) -> None:
+    """What one stores all have, and a scrape of any shows the sum."""
+    with Server.running(tmp_path, "--workers=2") as server:
+        for number in range(30):
+            assert _push(server.host, f"{number}".encode())[0] == 201
+        for number in range(30):
+            server.get(f"/v2/ci/app/blobs/{_digest(f'{number}'.encode())}")
+        metrics = server.get("/metrics")
+
+        line = 'cacheproxy_http_requests_total{code="200",endpoint="end-2",method="GET"} 30.0'
+        assert line in metrics
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    """The others serve on, and soon there are as many as before."""
+    with Server.running(tmp_path, "--workers=2") as server:
+        _wait(lambda: server.daemon.log.count('"event":"serving"') == 2)
+        victim = _children(server.daemon.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+
+        _wait(lambda: server.daemon.log.count('"event":"serving"') == 3)
+        assert len(_children(server.daemon.pid)) == 2
+        server.daemon.signal(signal.SIGTERM)
+        assert server.daemon.wait_for_end() == 0
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """No process stays behind that nobody can find, and the folder is free again."""
+    with Server.running(tmp_path, "--workers=2") as server:
+        _wait(lambda: len(_children(server.daemon.pid)) == 2)
+        workers = _children(server.daemon.pid)
+        server.daemon.signal(signal.SIGKILL)
+
+        _wait(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    with Server.running(tmp_path):
+        pass
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, workers: int) -> None:
+    """kill -9 at random moments of many pushes: all of 201 is there, nothing partial is."""
+    chance = random.Random(workers)
+    acknowledged: set[str] = set()
+    for _ in range(5):
+        with Server.running(tmp_path, f"--workers={workers}") as server:
+            killer = threading.Timer(chance.uniform(0.05, 0.5), server.daemon.kill_all)
+            pushers = [
+                threading.Thread(target=_push_until_dead, args=(server.host, seed, acknowledged))
+                for seed in (chance.random(), chance.random(), chance.random())
+            ]
+            for thread in (killer, *pushers):
+                thread.start()
+            for thread in (killer, *pushers):
+                thread.join()
+    with Server.running(tmp_path) as server:
+        assert acknowledged
+        for reference in acknowledged:
+            assert _digest(server.get(reference).encode()) in reference
+        assert list((server.data / ".spool").iterdir()) == []
+    for path in (server.data / "default" / "blobs").rglob("*"):
+        assert path.is_dir() or hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+def _push_until_dead(host: str, seed: float, acknowledged: set[str]) -> None:
+    """Push blobs and manifests until nobody answers; note what was acknowledged."""
+    chance = random.Random(seed)
+    try:
+        while True:
+            content = chance.randbytes(chance.choice([10, 10_000, 300_000])).hex().encode()
+            if _push(host, content)[0] == 201:
+                acknowledged.add(f"/v2/ci/app/blobs/{_digest(content)}")
+            config = {"mediaType": "x", "digest": _digest(content), "size": len(content)}
+            manifest = json.dumps({"schemaVersion": 2, "config": config}).encode()
+            path = f"/v2/ci/app/manifests/{_digest(manifest)}"
+            request = urllib.request.Request(f"http://{host}{path}", manifest, method="PUT")
+            request.add_header("Content-Type", _MANIFEST)
+            urllib.request.urlopen(request, timeout=30).close()
+            acknowledged.add(path)
+    except (OSError, http.client.HTTPException):
+        return
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 8 MiB."""
+    require_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "no length"])
+def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(
+    small_disk: Path, chunked: bool
+) -> None:
+    """507 in the form of the spec, no byte of it left, and the next push succeeds."""
+    with Server.running(small_disk) as server:
+        status, body = _push(server.host, os.urandom(9 << 20), chunked=chunked)
+
+        assert (status, json.loads(body)["errors"][0]["code"]) == (507, "UNAVAILABLE")
+        assert list((server.data / ".spool").iterdir()) == []
+        assert _push(server.host, os.urandom(1 << 20))[0] == 201
