@@ -16,7 +16,7 @@ from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import LocalFile
 
 # One call to the kernel: a fast client must not hold the loop for longer than this takes.
-_WINDOW_BYTES: Final = 2 << 20
+_WINDOW_BYTES: Final = 8 << 20
 
 # What is read ahead of the disk for one body, and for the bodies of all requests together. A batch
 # on its way to the disk and one that gathers behind it are up to twice as long each.
