@@ -1,0 +1,1 @@
+"""cacheproxy beside its peers, on one machine in one go: `python -m benchmarks`."""

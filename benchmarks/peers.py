@@ -1,0 +1,63 @@
+"""The servers that are compared, each a running process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.nginx import nginx
+from benchmarks.processes import ProcessTree, children
+from tests.real.distribution import Distribution
+from tests.server import Server
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server at `host`, an address and port."""
+
+    name: str
+    host: str
+    process: ProcessTree
+
+
+@contextmanager
+def cacheproxy(folder: Path, *flags: str) -> Iterator[Peer]:
+    """This server on a folder, with these flags besides."""
+    with _started(lambda: Server.running(_made(folder), *flags)) as (server, process):
+        yield Peer("cacheproxy", server.host, process)
+
+
+@contextmanager
+def distribution(folder: Path) -> Iterator[Peer]:
+    """The CNCF registry on a folder."""
+    with _started(lambda: Distribution.running(_made(folder))) as (registry, process):
+        yield Peer("distribution", registry.host, process)
+
+
+@contextmanager
+def limit(folder: Path, files: Path) -> Iterator[Peer]:
+    """nginx on the folder `files`."""
+    with _started(lambda: nginx(_made(folder), files)) as (host, process):
+        yield Peer("nginx", host, process)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+@contextmanager
+def _started(
+    start: Callable[[], AbstractContextManager[T]],
+) -> Iterator[tuple[T, ProcessTree]]:
+    """What `start` yields, and the one process that it starts."""
+    before = children(os.getpid())
+    with start() as it:
+        [pid] = children(os.getpid()) - before
+        yield it, ProcessTree(pid)
