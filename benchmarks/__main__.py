@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import building, memory, pushing, reading, scaling, table
 from benchmarks.scale import QUICK, WHOLE, Scale
+from benchmarks.turn import alone_on_machine
 
 ROWS: dict[str, Callable[[Path, Scale], None]] = {
     "manifests": reading.manifests,
@@ -30,9 +32,16 @@ def main() -> None:
     if unknown := set(given.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     scale = QUICK if given.quick else WHOLE
+    with alone_on_machine():
+        _run(given.rows or list(ROWS), scale)
+
+
+def _run(rows: Sequence[str], scale: Scale) -> None:
+    busy = os.getloadavg()[0]
+    print(f"{os.cpu_count()} processors, of which others kept {busy:.1f} busy in the last minute")
     table.print_heading()
     started = time.monotonic()
-    for name in given.rows or ROWS:
+    for name in rows:
         with tempfile.TemporaryDirectory(prefix="cacheproxy-benchmark-") as folder:
             ROWS[name](Path(folder), scale)
     print(f"{time.monotonic() - started:.0f} s in all")

@@ -60,8 +60,8 @@ def _sample(name: str, folder: Path, content: Content, count: int) -> Sample:
 def _touch_memory(size: int) -> None:
     """Have the host back as much memory as the page cache is going to take.
 
-    A virtual machine may give free memory back to its host. To get it anew costs two CPU seconds
-    per GiB, which whoever writes a file pays.
+    A virtual machine may give free memory back to its host. To get it anew costs more than a CPU
+    second per GiB, which whoever comes to write a file then would pay.
     """
     mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 

@@ -71,7 +71,7 @@ class Build:
             step
             for step in self.steps
             if step.name.startswith("[")
-            and not step.name.startswith("[internal]")
+            and not step.name.startswith(("[internal]", "[auth]"))
             and "] FROM " not in step.name
         ]
 

@@ -65,6 +65,12 @@ class Buildah:
         insecure = ("--tls-verify=false", f"--signature-policy={self._policy}")
         self.run("push", *insecure, *options, image, target)
 
+    def build(self, context: Path, *options: str) -> str:
+        """Build the Dockerfile in the folder `context` and return what buildah prints."""
+        settings = ("--layers", "--tls-verify=false", "--isolation=chroot")
+        policy = f"--signature-policy={self._policy}"
+        return self.run("build", *settings, policy, *options, str(context))
+
     def run(self, *arguments: str) -> str:
         """Run `buildah <arguments>` on the store and return its output."""
         root, runroot = self.home.folder / "storage", self.home.folder / "run"

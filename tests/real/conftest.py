@@ -48,12 +48,10 @@ def buildah(tmp_path: Path) -> Buildah:
     return Buildah(tmp_path / "buildah")
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> BaseImage:
-    """The base image as an OCI layout folder."""
-    folder = tmp_path / "base"
-    folder.mkdir()
-    return BaseImage(folder)
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> BaseImage:
+    """The base image as an OCI layout folder, which tests only read."""
+    return BaseImage(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

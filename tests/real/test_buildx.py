@@ -53,9 +53,38 @@ def test_an_image_for_two_platforms_is_inspected_with_its_attestations(
     assert sorted(platforms) == ["amd64", "arm64", "unknown", "unknown"]
 
 
-def test_an_image_is_created_from_another(buildx: Buildx, image: str, server: Server) -> None:
-    """imagetools copies a whole image, with everything below it, to another repository."""
-    copy = f"{server.host}/other/app:v2"
+def test_an_image_for_two_platforms_is_shown_to_people(buildx: Buildx, image: str) -> None:
+    """imagetools tells the platforms by name."""
+    shown = _imagetools(buildx, "inspect", image)
+
+    assert "linux/amd64" in shown
+    assert "linux/arm64" in shown
+
+
+def test_the_attestation_of_an_image_is_found_as_its_referrer(
+    server: Server, buildx: Buildx, image: str
+) -> None:
+    """Each platform's image is referred to by the attestation that BuildKit pushed with it."""
+    index = json.loads(_imagetools(buildx, "inspect", "--raw", image))
+    images, attestations = index["manifests"][:2], index["manifests"][2:]
+
+    found = {
+        attestation["digest"]
+        for manifest in images
+        for attestation in json.loads(server.get(f"/v2/team/app/referrers/{manifest['digest']}"))[
+            "manifests"
+        ]
+    }
+
+    assert found == {attestation["digest"] for attestation in attestations}
+
+
+@pytest.mark.parametrize("target", ["team/app:v2", "other/app:v2"])
+def test_an_image_is_created_from_another(
+    buildx: Buildx, image: str, server: Server, target: str
+) -> None:
+    """imagetools gives an image another tag, in its own repository or copied to another."""
+    copy = f"{server.host}/{target}"
 
     _imagetools(buildx, "create", f"--tag={copy}", image)
 

@@ -6,20 +6,42 @@ import base64
 import hashlib
 import http.client
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.real.base_image import BaseImage
+from tests.real.buildkit import BuildKit
 from tests.real.clients import Buildah, Crane, Skopeo
+from tests.real.gate import Gate
+from tests.real.process import CommandError
 from tests.server import Server
 
+_USER = "someone"
 _PASSWORD = "correct-horse-battery-staple"
+_LOGIN = base64.b64encode(f"{_USER}:{_PASSWORD}".encode()).decode()
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_CHUNKED = "io.containers.zstd-chunked.manifest-checksum"
 
 
 def test_crane_pushes_and_pulls_what_is_valid(server: Server, base: str, crane: Crane) -> None:
     """An image that crane pushed is pulled again, every digest checked."""
     crane.run("validate", "--remote", base)
+
+
+def test_crane_reads_what_was_pushed(
+    base: str, layout: BaseImage, crane: Crane, tmp_path: Path
+) -> None:
+    """Manifest, digest and every blob are those of the image that was pushed."""
+    crane.run("pull", "--format=oci", base, str(tmp_path / "pulled"))
+
+    digest = crane.run("digest", base).strip()
+
+    assert _blobs(tmp_path / "pulled") == _blobs(layout.folder)
+    assert crane.run("manifest", base).encode() == _blobs(layout.folder)[_hex(digest)]
 
 
 def test_crane_copies_lists_and_deletes(server: Server, base: str, crane: Crane) -> None:
@@ -42,18 +64,42 @@ def test_crane_deletes_an_image_by_its_digest(server: Server, base: str, crane: 
     assert crane.run("catalog", server.host).split() == []
 
 
-@pytest.mark.parametrize("format_", ["gzip", "zstd"])
 def test_skopeo_copies_in_and_out(
-    server: Server, layout: BaseImage, skopeo: Skopeo, tmp_path: Path, format_: str
+    server: Server, layout: BaseImage, skopeo: Skopeo, tmp_path: Path
 ) -> None:
-    """An image keeps its bytes on the way in and out, also when skopeo compresses it anew."""
-    source, target = f"oci:{layout.folder}:", f"docker://{server.host}/skopeo/image:{format_}"
-    skopeo.copy(source, target, f"--dest-compress-format={format_}")
-    pushed = skopeo.inspect(target, "--raw")
+    """An image that went in and came out has the bytes it had, its manifest included."""
+    target = f"docker://{server.host}/skopeo/image:plain"
+    skopeo.copy(f"oci:{layout.folder}:", target, "--preserve-digests")
 
-    skopeo.copy(target, f"dir:{tmp_path}/out", "--preserve-digests")
+    skopeo.copy(target, f"oci:{tmp_path}/out:", "--preserve-digests")
 
-    assert (tmp_path / "out" / "manifest.json").read_text() == pushed
+    assert _blobs(tmp_path / "out") == _blobs(layout.folder)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "zstd:chunked"])
+def test_skopeo_copies_in_and_out_what_it_compresses_anew(
+    server: Server, layout: BaseImage, skopeo: Skopeo, tmp_path: Path, compression: str
+) -> None:
+    """An image whose layers skopeo turns into zstd is pulled with the digests it got."""
+    target = f"docker://{server.host}/skopeo/image:anew"
+    skopeo.copy(f"oci:{layout.folder}:", target, f"--dest-compress-format={compression}")
+    pushed = json.loads(skopeo.inspect(target, "--raw"))
+
+    skopeo.copy(target, f"oci:{tmp_path}/out:", "--preserve-digests")
+
+    layer = pushed["layers"][0]
+    assert layer["mediaType"].endswith("tar+zstd")
+    assert (_CHUNKED in layer.get("annotations", {})) == (compression == "zstd:chunked")
+    assert _blobs(tmp_path / "out")[_hex(layer["digest"])].startswith(_ZSTD)
+
+
+def test_skopeo_inspects(base: str, layout: BaseImage, skopeo: Skopeo) -> None:
+    """`skopeo inspect` tells the digest, the tags, and what the config says."""
+    seen = json.loads(skopeo.inspect(f"docker://{base}"))
+
+    assert _hex(seen["Digest"]) in _blobs(layout.folder)
+    assert seen["RepoTags"] == ["latest"]
+    assert seen["Env"] == ["PATH=/bin"]
 
 
 def test_skopeo_deletes(server: Server, base: str, skopeo: Skopeo, crane: Crane) -> None:
@@ -67,56 +113,135 @@ def test_buildah_shares_its_cache(
     server: Server, base: str, buildah: Buildah, tmp_path: Path
 ) -> None:
     """A layer that buildah exported with --cache-to is imported with --cache-from."""
-    (tmp_path / "Dockerfile").write_text(f"FROM {base}\nCOPY Dockerfile /copy\n")
-    options = (
-        *("build", "--layers", "--tls-verify=false", "--isolation=chroot"),
-        *(f"--signature-policy={buildah.home.folder / 'policy.json'}", str(tmp_path)),
-    )
+    context = _context(tmp_path, base)
     cache = f"{server.host}/buildah/cache"
-    buildah.run(*options[:-1], f"--cache-to={cache}", f"--cache-from={cache}", options[-1])
+    buildah.build(context, f"--cache-to={cache}")
     buildah.run("rmi", "--all", "--force")
 
-    output = buildah.run(*options[:-1], f"--cache-from={cache}", options[-1])
+    output = buildah.build(context, f"--cache-from={cache}")
 
     assert "Cache pulled from remote" in output
+
+
+def test_buildah_pushes_and_pulls_what_it_built(
+    server: Server, base: str, buildah: Buildah, crane: Crane, tmp_path: Path
+) -> None:
+    """An image that buildah pushed is valid, and is pulled into an empty store."""
+    name = f"{server.host}/buildah/image:built"
+    buildah.build(_context(tmp_path, base), f"--tag={name}")
+    buildah.push(name, f"docker://{name}")
+    buildah.run("rmi", "--all", "--force")
+
+    buildah.pull(name)
+
+    crane.run("validate", "--remote", name)
+    images = json.loads(buildah.run("images", "--json"))
+    assert [image["names"] for image in images] == [[name]]
 
 
 def test_a_docker_style_push_by_chunked_patch(server: Server) -> None:
     """POST, PATCH with chunked transfer encoding, empty PUT: as Docker's classic engine pushes."""
     content = b"layer" * 100_000
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    connection = http.client.HTTPConnection(server.host, timeout=30)
-    location = _send(connection, "POST", "/v2/docker/app/blobs/uploads/", 202).headers["Location"]
-    patched = _send(connection, "PATCH", location, 202, iter([content[:7], content[7:]]))
-    location = patched.headers["Location"]
-    _send(connection, "PUT", f"{location}?digest={digest}", 201)
+    with closing(http.client.HTTPConnection(server.host, timeout=30)) as connection:
+        started, _ = _send(connection, "POST", "/v2/docker/app/blobs/uploads/", 202)
+        chunks = iter([content[:7], content[7:]])
+        patched, _ = _send(connection, "PATCH", started["Location"], 202, chunks)
+        _send(connection, "PUT", f"{patched['Location']}?digest={digest}", 201)
+        known, _ = _send(connection, "HEAD", f"/v2/docker/app/blobs/{digest}", 200)
+        _, stored = _send(connection, "GET", f"/v2/docker/app/blobs/{digest}", 200)
 
-    answer = _send(connection, "HEAD", f"/v2/docker/app/blobs/{digest}", 200)
-
-    assert patched.headers["Range"] == f"0-{len(content) - 1}"
-    assert answer.headers["Content-Length"] == str(len(content))
-    connection.close()
+    assert patched["Range"] == f"0-{len(content) - 1}"
+    assert known["Content-Length"] == str(len(content))
+    assert stored == content
 
 
-def test_credentials_are_kept_nowhere(
-    server: Server, layout: BaseImage, crane: Crane, skopeo: Skopeo
+@pytest.fixture
+def gate(server: Server, tmp_path: Path) -> Iterator[Gate]:
+    """What makes clients send their credentials to a registry that asks for none."""
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    with Gate.running(folder, server.host, _USER, _PASSWORD) as running:
+        yield running
+
+
+def test_a_client_without_credentials_is_stopped_by_the_gate(
+    gate: Gate, layout: BaseImage, crane: Crane
 ) -> None:
-    """What clients log in with is in no log, metric or stored byte, in no form."""
-    for client in (crane, skopeo):
-        client.home.login(server.host, "someone", _PASSWORD)
-    layout.push(server.host, crane)
-    skopeo.inspect(f"docker://{server.host}/base/busybox:latest")
-    header = base64.b64encode(f"someone:{_PASSWORD}".encode()).decode()
-    connection = http.client.HTTPConnection(server.host, timeout=30)
-    connection.request("GET", "/v2/no%00name", headers={"Authorization": f"Basic {header}"})
-    error = connection.getresponse().read()
-    connection.close()
+    """The scene of the next tests is right: a push that passes the gate has sent credentials."""
+    with pytest.raises(CommandError, match="401"):
+        layout.push(gate.host, crane)
 
-    kept = [server.daemon.log.encode(), server.get("/metrics").encode(), error]
-    kept += [path.read_bytes() for path in server.data.rglob("*") if path.is_file()]
+
+def test_credentials_of_registry_clients_are_kept_nowhere(
+    server: Server, gate: Gate, layout: BaseImage, crane: Crane, skopeo: Skopeo, buildah: Buildah
+) -> None:
+    """What crane, skopeo and buildah log in with is in no log, metric or stored byte."""
+    for client in (crane, skopeo, buildah):
+        client.home.login(gate.host, _USER, _PASSWORD)
+    base = layout.push(gate.host, crane)
+    skopeo.copy(f"oci:{layout.folder}:", f"docker://{gate.host}/skopeo/image:latest")
+    skopeo.inspect(f"docker://{base}")
+    buildah.pull(base)
+    buildah.push(base, f"docker://{gate.host}/buildah/image:latest")
+
+    assert not _traces_of_credentials(_kept(server))
+
+
+def test_credentials_of_buildkit_are_kept_nowhere(
+    server: Server, gate: Gate, layout: BaseImage, crane: Crane, buildkit: BuildKit, tmp_path: Path
+) -> None:
+    """What BuildKit logs in with is in no log, metric or stored byte, nor in the cache itself."""
+    for client in (crane, buildkit):
+        client.home.login(gate.host, _USER, _PASSWORD)
+    context = _context(tmp_path, layout.push(gate.host, crane))
+    ref = f"type=registry,ref={gate.host}/ci/app:cache"
+    buildkit.build(context, f"--export-cache={ref},mode=max")
+    buildkit.prune()
+
+    build = buildkit.build(context, f"--import-cache={ref}")
+
+    assert build.executed == []
+    assert not _traces_of_credentials(_kept(server))
+
+
+def test_credentials_of_a_bad_request_are_kept_nowhere(server: Server) -> None:
+    """A request that fails tells no credentials, neither in its answer nor in the log."""
+    with closing(http.client.HTTPConnection(server.host, timeout=30)) as connection:
+        connection.request("GET", "/v2/no%00name", headers={"Authorization": f"Basic {_LOGIN}"})
+        error = connection.getresponse().read()
+    server.daemon.wait_for_log('"status":404')  # the line is written after the answer
 
     assert json.loads(error)["errors"]
-    assert not any(_PASSWORD.encode() in text or header.encode() in text for text in kept)
+    assert not _traces_of_credentials([*_kept(server), error])
+
+
+def _context(folder: Path, base: str) -> Path:
+    """A build of one step that needs no container."""
+    context = folder / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {base}\nCOPY Dockerfile /copy\n")
+    return context
+
+
+def _blobs(layout: Path) -> dict[str, bytes]:
+    """All blobs of an OCI layout by the hex of their digest."""
+    return {path.name: path.read_bytes() for path in (layout / "blobs" / "sha256").iterdir()}
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _kept(server: Server) -> list[bytes]:
+    """All that the server has written or would tell."""
+    files = [path.read_bytes() for path in server.data.rglob("*") if path.is_file()]
+    return [server.daemon.log.encode(), server.get("/metrics").encode(), *files]
+
+
+def _traces_of_credentials(texts: list[bytes]) -> list[bytes]:
+    """Those texts that hold the password, as it is or as it goes over the wire."""
+    return [text for text in texts if _PASSWORD.encode() in text or _LOGIN.encode() in text]
 
 
 def _send(
@@ -124,10 +249,11 @@ def _send(
     method: str,
     path: str,
     status: int,
-    body: object = None,
-) -> http.client.HTTPResponse:
-    connection.request(method, path, body=body, encode_chunked=True)  # type: ignore[arg-type]  # bytes or their iterator
+    body: Iterator[bytes] | None = None,
+) -> tuple[http.client.HTTPMessage, bytes]:
+    """Send a body, if any, with chunked transfer encoding; return the answer's headers and body."""
+    connection.request(method, path, body=body)
     answer = connection.getresponse()
-    answer.read()
+    content = answer.read()
     assert answer.status == status
-    return answer
+    return answer.headers, content
