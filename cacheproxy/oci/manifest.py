@@ -23,7 +23,7 @@ MEDIA_TYPES: Final = frozenset(
 _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 
 DigestText = Annotated[
-    str, msgspec.Meta(pattern=r"^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$", max_length=1024)
+    str, msgspec.Meta(pattern=r"^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+\Z", max_length=1024)
 ]
 
 

@@ -89,6 +89,7 @@ async def test_a_manifest_beyond_the_limit_is_refused(client: Client, known_leng
         b'{"schemaVersion":1}',
         b'{"schemaVersion":2,"mediaType":"text/plain"}',
         b'{"schemaVersion":2,"config":{"mediaType":"x","digest":"nonsense","size":1}}',
+        b'{"schemaVersion":2,"config":{"mediaType":"x","digest":"sha256:00\\n","size":1}}',
         b'{"schemaVersion":2,"config":{"mediaType":"x","digest":"sha256:00","size":-1}}',
         b'{"schemaVersion":2,"config":{"mediaType":"x","digest":"sha256:00","size":1e400}}',
     ],
