@@ -4,9 +4,9 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -41,6 +41,7 @@ log = structlog.get_logger()
 
 _THREADS: Final = 32  # they mostly wait for disks
 _SWEEP_SECONDS: Final = 3600.0
+_POLL_SECONDS: Final = 10.0
 _BACKLOG: Final = 1024
 
 
@@ -52,7 +53,7 @@ class App:
     ) -> None:
         namespace = Namespace()
         spools = SpoolFolder(bucket.spool, bucket)
-        hidden = Hidden(bucket, namespace)
+        self._hidden = hidden = Hidden(bucket, namespace)
         tags = Tags(bucket, namespace)
         referrers = Referrers(bucket, namespace)
         blobs = Blobs(bucket, namespace, spools, hidden)
@@ -91,15 +92,19 @@ class App:
             head_timeout=self._server.header_timeout,
             keepalive_timeout=self._server.keepalive_timeout,
         )
+        await self._hidden.poll()
         server = await loop.create_server(http, sock=listener, backlog=_BACKLOG)
-        sweeper = asyncio.create_task(self._sweep())
+        chores = [
+            asyncio.create_task(_every(_SWEEP_SECONDS, self._sweep)),
+            asyncio.create_task(_every(_POLL_SECONDS, self._hidden.poll)),
+        ]
         try:
             yield
             await self._drain()
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
             server.close()
             await http.shutdown(1.0)
             threads.shutdown(wait=True)
@@ -113,14 +118,19 @@ class App:
             await asyncio.sleep(0.05)
 
     async def _sweep(self) -> None:
-        """Remove what dead upload sessions left, at start and every hour."""
-        while True:
-            try:
-                if swept := await self.uploads.sweep():
-                    log.info("uploads_swept", sessions=swept)
-            except RegistryError as error:
-                log.warning("sweep_failed", detail=error.detail)
-            await asyncio.sleep(_SWEEP_SECONDS)
+        """Remove what dead upload sessions left."""
+        if swept := await self.uploads.sweep():
+            log.info("uploads_swept", sessions=swept)
+
+
+async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    """Do a chore now and every so often; one that fails is tried again the next time."""
+    while True:
+        try:
+            await chore()
+        except RegistryError as error:
+            log.warning("chore_failed", chore=chore.__qualname__, detail=error.detail)
+        await asyncio.sleep(seconds)
 
 
 async def run(config: Config, bucket: FolderBucket, listener: socket.socket) -> None:

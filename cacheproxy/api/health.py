@@ -23,13 +23,14 @@ class Health:
         self._exposition = exposition
         self._trouble: str | None = None
         self._asked = float("-inf")
-
-    def answers(self, path: str) -> Callable[[], Awaitable[web.Response]] | None:
-        return {
+        self._answers = {
             "/healthz": self.healthz,
             "/readyz": self.readyz,
             "/metrics": self.metrics,
-        }.get(path)
+        }
+
+    def answers(self, path: str) -> Callable[[], Awaitable[web.Response]] | None:
+        return self._answers.get(path)
 
     async def healthz(self) -> web.Response:
         return web.Response(text="alive\n")

@@ -61,15 +61,16 @@ def parse_path(path: str) -> tuple[Noun, str, str]:
         path = unquote(path)
     above, _, target = path[4:].rpartition("/")
     name, _, kind = above.rpartition("/")
+    noun = _NOUNS.get(kind) if target else None
     if kind == "uploads" and name.endswith("/blobs"):
-        return (Noun.UPLOAD if target else Noun.UPLOADS), name[:-6], target
-    if kind == "blobs" and target == "uploads":
-        return Noun.UPLOADS, name, ""
-    if kind == "tags" and target == "list":
-        return Noun.TAGS, name, ""
-    if name and target and kind in _NOUNS:
-        return _NOUNS[kind], name, target
-    raise EndpointUnknown("the API has no such path")
+        noun, name = (Noun.UPLOAD if target else Noun.UPLOADS), name[:-6]
+    elif kind == "blobs" and target == "uploads":
+        noun, target = Noun.UPLOADS, ""
+    elif kind == "tags" and target == "list":
+        noun, target = Noun.TAGS, ""
+    if noun is None or not name:
+        raise EndpointUnknown("the API has no such path")
+    return noun, name, target
 
 
 def find(routes: Routes, request: web.BaseRequest) -> tuple[Route, Call]:

@@ -32,11 +32,12 @@ class Spool:
         self._path = path
         self._bucket = bucket
         self._hasher = hasher
+        self._size = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     @property
     def size(self) -> int:
-        return self._hasher.size
+        return self._size
 
     async def fill(self, body: Body) -> None:
         """Write all of `body`.
@@ -76,6 +77,7 @@ class Spool:
 
     def _write(self, batch: bytes) -> None:
         self._hasher.update(batch)
+        self._size += len(batch)
         view = memoryview(batch)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -89,11 +91,16 @@ class SpoolFolder:
         self._bucket = bucket
 
     @asynccontextmanager
-    async def new(self, algorithm: str = "sha256") -> AsyncIterator[Spool]:
-        """An empty spool that is discarded on exit unless it was committed."""
+    async def new(
+        self, algorithm: str = "sha256", *, after: Hasher | None = None
+    ) -> AsyncIterator[Spool]:
+        """An empty spool that is discarded on exit unless it was committed.
+
+        With `after`, its digest is that of what was hashed before and its own content together.
+        """
         with os_errors:
             path = os.path.join(self._folder, uuid.uuid4().hex)
-            spool = Spool(path, self._bucket, Hasher(algorithm))
+            spool = Spool(path, self._bucket, after or Hasher(algorithm))
         try:
             yield spool
         finally:

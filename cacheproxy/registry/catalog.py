@@ -43,8 +43,8 @@ class Catalog:
 
 def _names(parent: str, children: Sequence[str]) -> list[str]:
     """The names, sorted and thus a heap, of what may be repositories below `parent`."""
-    return [
+    return sorted(  # children end in slashes, which sort `a-b/` before `a/`
         f"{parent}/{component}" if parent else component
         for component in map(last_component, children)
         if not component.startswith("_")
-    ]
+    )

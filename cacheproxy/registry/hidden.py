@@ -2,6 +2,10 @@
 
 A blob belongs to its namespace, so deleting it from one repository must not take it from the
 others: the repository only stops showing it. Its bytes go when collection finds them unreferenced.
+
+Every server remembers the sets and polls for what others hide, so that looking at a blob costs
+nothing here. What it remembers may be a poll old, hence two rules: a blob that seems hidden is
+looked up again before its absence is told, and whoever shows blobs again starts from the bucket.
 """
 
 import json
@@ -13,6 +17,8 @@ from cacheproxy.oci.reference import Repository
 from cacheproxy.storage.bucket import ABSENT, Bucket, Match
 from cacheproxy.storage.layout import Namespace
 
+_Sets = dict[str, frozenset[str]]
+
 
 class Hidden:
     """The sets of hidden blobs, one small record per repository that has any."""
@@ -20,8 +26,13 @@ class Hidden:
     def __init__(self, bucket: Bucket, namespace: Namespace) -> None:
         self._bucket = bucket
         self._namespace = namespace
+        self._remembered: _Sets = {}
+        self._changes = 0
 
     async def has(self, repository: Repository, digest: Digest) -> bool:
+        """Whether the repository hides the blob, as far as the last poll knows."""
+        if digest not in self._remembered.get(self._namespace.deleted(repository), ()):
+            return False
         return digest in (await self._load(repository))[0]
 
     async def add(self, repository: Repository, digest: Digest) -> None:
@@ -31,6 +42,18 @@ class Hidden:
         """Show these blobs again; costs one look where nothing is hidden."""
         shown = frozenset(digests)
         await self._change(repository, lambda hidden: hidden - shown)
+
+    async def poll(self) -> None:
+        """Learn what other servers hide. Raises Unavailable; what was known stays."""
+        while True:
+            changes = self._changes
+            found: _Sets = {}
+            async for key in self._bucket.list(self._namespace.all_deleted()):
+                if (stored := await self._bucket.read(key)) is not None:
+                    found[key] = frozenset(json.loads(stored.data))
+            if changes == self._changes:  # else a set that was changed here meanwhile is newer
+                self._remembered = found
+                return
 
     async def _load(self, repository: Repository) -> tuple[frozenset[str], Match]:
         stored = await self._bucket.read(self._namespace.deleted(repository))
@@ -45,13 +68,17 @@ class Hidden:
         while True:
             old, match = await self._load(repository)
             new = change(old)
-            if new == old:
-                return
             try:
-                if new:
+                if new != old and new:
                     await self._bucket.put(key, json.dumps(sorted(new)).encode(), match=match)
-                else:
+                elif new != old:
                     await self._bucket.delete(key, match=match)
             except Conflict:
                 continue  # another writer was first: look again
+            self._remember(key, new)
             return
+
+    def _remember(self, key: str, hidden: frozenset[str]) -> None:
+        if hidden != self._remembered.get(key, frozenset()):
+            self._changes += 1
+            self._remembered[key] = hidden

@@ -8,7 +8,8 @@ secret can check. What follows decides what it costs:
 - POST, PATCH..., PUT: the digest comes last, so each PATCH is stored as a chunk, named by its
   offset, before it is answered. The chunks are the session's whole state: any server can continue,
   and two writers at one offset cannot both win. PUT reads them again to verify, joins them into
-  the blob, then closes the session.
+  the blob, then closes the session. Bytes that come with the PUT are no chunk, so that it can be
+  repeated: they are stored, once they are verified, under the digest that they lead to.
 
          PATCH at the end                    PUT, right digest
     open ----------------> open with chunks ------------------> closed
@@ -29,7 +30,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from cacheproxy.content.spool import Body, SpoolFolder
+from cacheproxy.content.spool import Body, Spool, SpoolFolder
 from cacheproxy.errors import (
     BlobUploadUnknown,
     Conflict,
@@ -147,7 +148,7 @@ class Uploads:
         if chunk is not None:
             _expect(chunk, end, body)
         async with self._spools.new() as spool:
-            await spool.fill(body)
+            await _fill(spool, body, chunk)
             if spool.size:
                 try:
                     await spool.commit(self._namespace.chunk(session, end), absent=True)
@@ -174,14 +175,21 @@ class Uploads:
             if chunk is not None:
                 _expect(chunk, 0, body)
             return await self._blobs.push(repository, digest, body)
-        await self.append(repository, session, body, chunk)
-        chunks = await self._chunks(repository, session)
-        if (found := await self._digest(chunks, digest.algorithm)) != digest:
-            raise DigestInvalid(f"the content is {found}, not {digest}")
-        await self._bucket.join([each.key for each in chunks], self._namespace.blob(digest))
+        if chunk is not None:
+            _expect(chunk, _end(chunks), body)
+        parts = [each.key for each in chunks]
+        hasher = await self._hash(chunks, digest.algorithm)
+        async with self._spools.new(after=hasher) as spool:
+            await _fill(spool, body, chunk)
+            if (found := hasher.digest()) != digest:
+                raise DigestInvalid(f"the content is {found}, not {digest}")
+            if spool.size:
+                parts.append(self._namespace.last(session, digest))
+                await spool.commit(parts[-1])
+        await self._bucket.join(parts, self._namespace.blob(digest))
         await self._blobs.mount(repository, digest, None)
         await self._close(session)
-        return _end(chunks)
+        return hasher.size
 
     async def cancel(self, repository: Repository, session: str) -> None:
         """Forget the session and its bytes. Raises BlobUploadUnknown."""
@@ -207,12 +215,13 @@ class Uploads:
         async for key in self._bucket.list(self._namespace.upload(session)):
             if key == closed:
                 raise BlobUploadUnknown("this upload has ended")
+            start = last_component(key)
             size = await self._bucket.head(key)
-            if size is not None:
-                chunks.append(_Chunk(key, int(last_component(key)), size))
+            if size is not None and start.isdigit():
+                chunks.append(_Chunk(key, int(start), size))
         return chunks
 
-    async def _digest(self, chunks: list[_Chunk], algorithm: str) -> Digest:
+    async def _hash(self, chunks: list[_Chunk], algorithm: str) -> Hasher:
         hasher = Hasher(algorithm)
         for chunk in chunks:
             file = await self._bucket.open(chunk.key)
@@ -220,7 +229,7 @@ class Uploads:
                 raise BlobUploadUnknown("this upload has ended")
             with file:
                 await in_thread(_hash, file, hasher)
-        return hasher.digest()
+        return hasher
 
     async def _close(self, session: str) -> None:
         """Close first, so that a crash in between leaves no session with holes."""
@@ -233,6 +242,12 @@ class Uploads:
 
 def _end(chunks: list[_Chunk]) -> int:
     return chunks[-1].start + chunks[-1].size if chunks else 0
+
+
+async def _fill(spool: Spool, body: Body, chunk: ByteRange | None) -> None:
+    await spool.fill(body)
+    if chunk is not None and spool.size != chunk.length:
+        raise SizeInvalid(f"Content-Range says {chunk.length} bytes, {spool.size} came")
 
 
 def _expect(chunk: ByteRange, end: int, body: Body) -> None:

@@ -1,7 +1,7 @@
 """A Bucket in a local folder.
 
     <root>/<key>               the bytes of an object
-    <root>/<...>/.<name>.json  its metadata, where it has any, written before the object
+    <root>/<...>/.<name>.json  its metadata, where it has any: there before and after it
     <root>/.spool/             files on their way to become objects; emptied at start
     <root>/.lock               held by the server that owns the folder
     <root>/.locks/             one file per stripe of keys, held during a conditional write
@@ -26,11 +26,21 @@ from typing import Final
 from cacheproxy.errors import Conflict
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import ABSENT, LocalFile, Match, Stored
+from cacheproxy.storage.files import (
+    CREATE,
+    READ,
+    append,
+    is_at,
+    open_if_there,
+    publish,
+    read_all,
+    read_file,
+    sync_folder,
+    unlink,
+    write_all,
+)
 
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _STRIPES: Final = 64
-_COPY_BYTES: Final = 1 << 30
 _LIST_BATCH: Final = 1000
 
 
@@ -76,15 +86,13 @@ class FolderBucket:
                 return None
 
     async def read(self, key: str) -> Stored | None:
-        path = self._path(key)
         with os_errors:
-            data = _read_file(path)
-            return None if data is None else Stored(data, _read_metadata(path), _version(data))
+            return _read_stored(self._path(key))
 
     async def open(self, key: str) -> LocalFile | None:
         with os_errors:
             try:
-                fd = os.open(self._path(key), _READ)
+                fd = os.open(self._path(key), READ)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             return LocalFile(fd, os.fstat(fd).st_size)
@@ -128,57 +136,63 @@ class FolderBucket:
     def _put(
         self, path: str, data: bytes, metadata: Mapping[str, str] | None, match: Match | None
     ) -> None:
-        with os_errors, self._condition(path, match):
+        with os_errors, self._staged(data) as object_, self._condition(path, match, bool(metadata)):
             if metadata:
-                self._write(_metadata_path(path), json.dumps(dict(metadata)).encode())
-            self._write(path, data)
+                with self._staged(json.dumps(dict(metadata)).encode()) as beside:
+                    publish(beside, _metadata_path(path), self._root)
+            publish(object_, path, self._root)
+            if not metadata:
+                unlink(_metadata_path(path))
 
-    def _write(self, path: str, data: bytes) -> None:
+    @contextmanager
+    def _staged(self, data: bytes) -> Iterator[str]:
+        """A synced file in the spool, removed on exit unless it was published."""
         temporary = self._temporary()
         try:
-            fd = os.open(temporary, _CREATE, 0o644)
+            fd = os.open(temporary, CREATE, 0o644)
             try:
-                _write_all(fd, data)
+                write_all(fd, data)
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            _publish(temporary, path)
-        except BaseException:
-            _unlink(temporary)
-            raise
+            yield temporary
+        finally:
+            unlink(temporary)
 
     def _adopt(self, source: str, path: str, absent: bool) -> None:
         match = ABSENT if absent else None
         with os_errors, self._condition(path, match):
-            fd = os.open(source, _READ)
+            fd = os.open(source, READ)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            _publish(source, path)
+            publish(source, path, self._root)
+            unlink(_metadata_path(path))
 
     def _join(self, parts: Sequence[str], path: str) -> None:
         temporary = self._temporary()
         try:
             with os_errors:
-                fd = os.open(temporary, _CREATE, 0o644)
+                fd = os.open(temporary, CREATE, 0o644)
                 try:
                     for part in parts:
-                        _append(fd, part)
+                        append(fd, part)
                     os.fsync(fd)
                 finally:
                     os.close(fd)
-                _publish(temporary, path)
+                publish(temporary, path, self._root)
+                unlink(_metadata_path(path))
         except BaseException:
-            _unlink(temporary)
+            unlink(temporary)
             raise
 
     def _delete(self, path: str, match: Match | None) -> bool:
-        with os_errors, self._condition(path, match):
-            if not _unlink(path):
+        with os_errors, self._condition(path, match, locked=True):
+            if not unlink(path):
                 return False
-            _unlink(_metadata_path(path))
-            _sync_folder(os.path.dirname(path))
+            unlink(_metadata_path(path))
+            sync_folder(os.path.dirname(path))
         self._prune(os.path.dirname(path))
         return True
 
@@ -190,17 +204,20 @@ class FolderBucket:
                 folder = os.path.dirname(folder)
 
     @contextmanager
-    def _condition(self, path: str, match: Match | None) -> Iterator[None]:
-        """Hold the key's stripe while the condition is checked and acted upon."""
-        if match is None:
+    def _condition(self, path: str, match: Match | None, locked: bool = False) -> Iterator[None]:
+        """Hold the key's stripe while the condition is checked and acted upon.
+
+        It is held without a condition if `locked`, so that a delete takes no metadata from an
+        object that is put beside it.
+        """
+        if match is None and not locked:
             yield
             return
         stripe = int.from_bytes(hashlib.sha256(path.encode()).digest()[:2]) % _STRIPES
         fd = os.open(os.path.join(self._locks, str(stripe)), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            data = _read_file(path)
-            if (None if data is None else _version(data)) != match.version:
+            if match is not None and not _matches(path, match):
                 raise Conflict(path)
             yield
         finally:
@@ -209,7 +226,7 @@ class FolderBucket:
     def _probe(self) -> None:
         with os_errors:
             probe = self._temporary()
-            os.close(os.open(probe, _CREATE, 0o644))
+            os.close(os.open(probe, CREATE, 0o644))
             os.unlink(probe)
 
     def _temporary(self) -> str:
@@ -221,91 +238,32 @@ def _metadata_path(path: str) -> str:
     return f"{folder}/.{name}.json"
 
 
-def _read_metadata(path: str) -> Mapping[str, str]:
-    data = _read_file(_metadata_path(path))
-    return {} if data is None else json.loads(data)
+def _read_stored(path: str) -> Stored | None:
+    while True:
+        fd = open_if_there(path)
+        if fd is None:
+            return None
+        try:
+            data = read_all(fd)
+            metadata = read_file(_metadata_path(path))
+            # Metadata goes after its object, so without any the object must still be this one.
+            if metadata is not None or is_at(fd, path):
+                found = {} if metadata is None else json.loads(metadata)
+                return Stored(data, found, _version(data))
+        finally:
+            os.close(fd)
 
 
-def _read_file(path: str) -> bytes | None:
-    try:
-        fd = os.open(path, _READ)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        size = os.fstat(fd).st_size
-        data = os.read(fd, size + 1)
-        while len(data) < size and (more := os.read(fd, size - len(data))):
-            data += more
-        return data
-    finally:
-        os.close(fd)
+def _matches(path: str, match: Match) -> bool:
+    if match.version is None:
+        return not os.path.lexists(path)  # without a read: what is there may be large
+    data = read_file(path)
+    return data is not None and _version(data) == match.version
 
 
 def _version(data: bytes) -> str:
     """Equal bytes are an equal version: a record says all there is to its state."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _append(fd: int, part: str) -> None:
-    source = os.open(part, _READ)
-    try:
-        while os.copy_file_range(source, fd, _COPY_BYTES):
-            pass
-    finally:
-        os.close(source)
-
-
-def _publish(temporary: str, path: str) -> None:
-    """Give a synced file its name, durably.
-
-    The folder, or one above it, may vanish before the rename, when `_prune` finds it empty.
-    """
-    folder = os.path.dirname(path)
-    while True:
-        try:
-            _make_folder(folder)
-            os.rename(temporary, path)
-        except FileNotFoundError:
-            if not os.path.exists(temporary):
-                raise
-        else:
-            break
-    _sync_folder(folder)
-
-
-def _make_folder(folder: str) -> None:
-    if os.path.isdir(folder):
-        return
-    parent = os.path.dirname(folder)
-    _make_folder(parent)
-    with suppress(FileExistsError):
-        os.mkdir(folder)
-    _sync_folder(parent)
-
-
-def _sync_folder(folder: str) -> None:
-    try:
-        fd = os.open(folder, _READ | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return  # pruned by another writer, so there is no name in it to keep
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _unlink(path: str) -> bool:
-    try:
-        os.unlink(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _take(keys: Iterator[str]) -> list[str]:

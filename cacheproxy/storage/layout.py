@@ -9,8 +9,9 @@
     <namespace>/repositories/<name>/_referrers/<algorithm>-<hex>/<algorithm>-<hex>
                                                             a record: the descriptor of a manifest
                                                             (second) whose subject is the first
-    <namespace>/repositories/<name>/_deleted                a record: blobs this repository hides
+    <namespace>/deleted/<name, with `:` for `/`>            a record: blobs this repository hides
     <namespace>/uploads/<id>/<offset>                       a chunk of an upload session
+    <namespace>/uploads/<id>/last-<algorithm>-<hex>         what completes it to this digest
     <namespace>/uploads/<id>/closed                         the session is over
 
 A component of a repository's name cannot begin with `_`, so no repository collides with these.
@@ -65,7 +66,11 @@ class Namespace:
         return f"{self.referrers(repository, subject)}{digest.algorithm}-{digest.hex}"
 
     def deleted(self, repository: Repository) -> str:
-        return f"{self.name}/repositories/{repository}/_deleted"
+        return f"{self.name}/deleted/{repository.replace('/', ':')}"
+
+    def all_deleted(self) -> str:
+        """The prefix of the records of all repositories that hide blobs."""
+        return f"{self.name}/deleted/"
 
     def uploads(self) -> str:
         return f"{self.name}/uploads/"
@@ -75,6 +80,9 @@ class Namespace:
 
     def chunk(self, session: str, offset: int) -> str:
         return f"{self.name}/uploads/{session}/{offset:020d}"
+
+    def last(self, session: str, whole: Digest) -> str:
+        return f"{self.name}/uploads/{session}/last-{whole.algorithm}-{whole.hex}"
 
     def closed(self, session: str) -> str:
         return f"{self.name}/uploads/{session}/closed"

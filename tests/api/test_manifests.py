@@ -1,14 +1,16 @@
-"""Manifests and lists on the wire: end-3, end-7, end-8, end-9, end-12, and the catalog."""
+"""Manifests on the wire: end-3, end-7, end-9."""
 
 from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.api.wire import INDEX, MANIFEST, digest, manifest, next_page, push_manifest
+from tests.api.wire import INDEX, MANIFEST, digest, manifest, push_manifest
+from tests.server import serving
 
 Client = aiohttp.ClientSession
 
@@ -102,76 +104,6 @@ async def test_nonsense_is_no_manifest(client: Client, body: bytes) -> None:
         assert (await answer.json())["errors"][0]["code"] == "MANIFEST_INVALID"
 
 
-async def test_tags_are_listed_in_pages(client: Client) -> None:
-    """end-8: `n` at a time, each page with a link to the next, in order."""
-    names = ["B", "_", "a", "a-b", "a.b", "a1"]
-    for name in names:
-        await push_manifest(client, name, manifest())
-    found, path = [], "/v2/ci/app/tags/list?n=4"
-    while path:
-        async with client.get(path) as answer:
-            found.append((await answer.json())["tags"])
-            path = next_page(answer)
-
-    assert found == [names[:4], names[4:]]
-
-
-@pytest.mark.parametrize(("n", "status"), [("0", 200), ("-1", 400), ("x", 400), ("9" * 30, 200)])
-async def test_odd_page_lengths(client: Client, n: str, status: int) -> None:
-    """end-8: none are none, nonsense is refused, and nobody gets more than a page."""
-    await push_manifest(client, "t", manifest())
-
-    async with client.get(f"/v2/ci/app/tags/list?n={n}") as answer:
-        assert answer.status == status
-
-
-async def test_an_unknown_repository_has_no_tags(client: Client) -> None:
-    """end-8: 404 NAME_UNKNOWN."""
-    async with client.get("/v2/no/where/tags/list") as answer:
-        assert answer.status == 404
-        assert (await answer.json())["errors"][0]["code"] == "NAME_UNKNOWN"
-
-
-async def test_referrers_are_filtered(client: Client) -> None:
-    """end-12: by artifactType, and the answer says so; a deleted one is gone."""
-    subject = {"mediaType": MANIFEST, "digest": digest(b"subject"), "size": 7}
-    bodies = [
-        manifest(subject=subject, artifactType=f"application/{name}", annotations={"n": name})
-        for name in ("one", "two")
-    ]
-    for body in bodies:
-        await push_manifest(client, digest(body), body)
-    path = f"/v2/ci/app/referrers/{digest(b'subject')}?artifactType=application/one"
-    async with client.get(path) as answer:
-        [entry] = json.loads(await answer.read())["manifests"]
-        assert answer.headers["OCI-Filters-Applied"] == "artifactType"
-    assert entry["annotations"] == {"n": "one"}
-    assert (entry["digest"], entry["size"]) == (digest(bodies[0]), len(bodies[0]))
-    async with client.delete(f"/v2/ci/app/manifests/{digest(bodies[0])}"):
-        pass
-    async with client.get(path) as answer:
-        assert json.loads(await answer.read())["manifests"] == []
-
-
-async def test_referrers_beyond_what_clients_read_go_on_another_page(client: Client) -> None:
-    """end-12: a page stays below 4 MiB; following the links finds all."""
-    subject = {"mediaType": MANIFEST, "digest": digest(b"subject"), "size": 7}
-    pushed = set()
-    for number in range(6):
-        body = manifest(subject=subject, annotations={"filler": f"{number}" * (1 << 20)})
-        await push_manifest(client, digest(body), body)
-        pushed.add(digest(body))
-    found, path = [], f"/v2/ci/app/referrers/{digest(b'subject')}"
-    while path:
-        async with client.get(path) as answer:
-            page = await answer.read()
-            assert len(page) <= 4 << 20
-            found += [entry["digest"] for entry in json.loads(page)["manifests"]]
-            path = next_page(answer)
-
-    assert (len(found), set(found)) == (6, pushed)
-
-
 async def test_an_index_may_hold_indexes(client: Client) -> None:
     """Nested indexes are stored and served like any."""
     inner = {"mediaType": INDEX, "digest": digest(b"inner"), "size": 5}
@@ -186,3 +118,76 @@ async def test_an_index_may_hold_indexes(client: Client) -> None:
 async def _tags(client: Client) -> list[str]:
     async with client.get("/v2/ci/app/tags/list") as answer:
         return list((await answer.json())["tags"])
+
+
+@pytest.mark.parametrize("reference", ["tag", digest(manifest())])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_manifest_has_the_same_headers_by_every_name(
+    client: Client, method: str, reference: str
+) -> None:
+    """end-3: type without charset, length and digest, on GET and HEAD, by tag and digest."""
+    await push_manifest(client, "tag", manifest())
+
+    async with client.request(method, f"/v2/ci/app/manifests/{reference}") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == MANIFEST
+        assert answer.headers["Content-Length"] == str(len(manifest()))
+        assert answer.headers["Docker-Content-Digest"] == digest(manifest())
+        assert await answer.read() == (manifest() if method == "GET" else b"")
+
+
+async def test_a_push_tells_where_the_manifest_is(client: Client) -> None:
+    """end-7: 201 with a relative Location by digest, the digest, and no OCI-Subject of nothing."""
+    answer = await push_manifest(client, "tag", manifest())
+
+    assert answer.status == 201
+    assert answer.headers["Location"] == f"/v2/ci/app/manifests/{digest(manifest())}"
+    assert answer.headers["Docker-Content-Digest"] == digest(manifest())
+    assert "OCI-Subject" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("reference", ["absent", digest(b"absent")])
+async def test_an_unknown_manifest_is_not_found(
+    client: Client, method: str, reference: str
+) -> None:
+    """end-3, end-9: 404, and MANIFEST_UNKNOWN where there is a body."""
+    async with client.request(method, f"/v2/ci/app/manifests/{reference}") as answer:
+        body = await answer.read()
+
+    assert answer.status == 404
+    assert body == b"" if method == "HEAD" else b'"MANIFEST_UNKNOWN"' in body
+
+
+async def test_a_manifest_of_exactly_the_limit_is_taken(tmp_path: Path) -> None:
+    """`limits.manifest_bytes` is the largest manifest that is taken, and one byte more is 413."""
+    async with serving(tmp_path / "data", limits__manifest_bytes=5000) as client:
+        for length, status in ((5000, 201), (5001, 413)):
+            body = manifest().ljust(length)
+            assert (await push_manifest(client, "tag", body)).status == status
+
+
+async def test_a_manifest_that_the_client_has_is_not_sent(client: Client) -> None:
+    """RFC 9110, 13.1.2: If-None-Match with the digest is answered 304, with the digest."""
+    await push_manifest(client, "tag", manifest())
+    headers = {"If-None-Match": f'"{digest(manifest())}"'}
+
+    async with client.get("/v2/ci/app/manifests/tag", headers=headers) as answer:
+        assert (answer.status, await answer.read()) == (304, b"")
+        assert answer.headers["Docker-Content-Digest"] == digest(manifest())
+
+
+async def test_a_charset_is_not_part_of_the_type(client: Client) -> None:
+    """end-7: what clients append to Content-Type is not given back to others."""
+    await push_manifest(client, "tag", manifest(), f"{MANIFEST}; charset=utf-8")
+
+    async with client.head("/v2/ci/app/manifests/tag") as answer:
+        assert answer.headers["Content-Type"] == MANIFEST
+
+
+@pytest.mark.parametrize("tags", ["tag=../x", "tag=", "tag=ok&tag=.hidden"])
+async def test_a_push_with_a_bad_tag_sets_none(client: Client, tags: str) -> None:
+    """end-7: one bad `tag` parameter refuses the whole push."""
+    assert (await push_manifest(client, f"{digest(manifest())}?{tags}", manifest())).status == 400
+    async with client.get("/v2/ci/app/tags/list") as answer:
+        assert answer.status == 404

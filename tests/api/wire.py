@@ -31,7 +31,7 @@ def manifest(**fields: object) -> bytes:
 async def push_blob(client: aiohttp.ClientSession, content: bytes, name: str = "ci/app") -> str:
     """Push by one POST; returns the digest."""
     path = f"/v2/{name}/blobs/uploads/?digest={digest(content)}"
-    async with client.post(path, data=content) as answer:
+    async with client.post(path, data=io.BytesIO(content)) as answer:
         assert answer.status == 201, await answer.text()
     return digest(content)
 
@@ -57,6 +57,21 @@ async def push_manifest(
 def next_page(answer: aiohttp.ClientResponse) -> str:
     """The path that the Link header of a list leads to, or nothing on the last page."""
     return str(URL(answer.links["next"]["url"]).relative()) if answer.links else ""
+
+
+BLOB = f"/v2/ci/app/blobs/{digest(b'x')}"
+
+# The path of each noun, and the methods that the spec has for it.
+METHODS = {
+    "/v2/": {"GET", "HEAD"},
+    "/v2/_catalog": {"GET"},
+    BLOB: {"GET", "HEAD", "DELETE"},
+    UPLOADS: {"POST"},
+    f"{UPLOADS}session": {"GET", "PATCH", "PUT", "DELETE"},
+    "/v2/ci/app/manifests/tag": {"GET", "HEAD", "PUT", "DELETE"},
+    "/v2/ci/app/tags/list": {"GET"},
+    f"/v2/ci/app/referrers/{digest(b'x')}": {"GET"},
+}
 
 
 @asynccontextmanager

@@ -7,6 +7,17 @@ from pathlib import Path
 from tests.real.home import Home
 from tests.real.process import require, require_root
 
+_STORAGE = """\
+[storage]
+driver = "overlay"
+graphroot = "{folder}/storage"
+runroot = "{folder}/run"
+[storage.options.pull_options]
+enable_partial_images = "true"
+[storage.options.overlay]
+skip_mount_home = "true"
+"""
+
 _ANY_IMAGE = '{"default": [{"type": "insecureAcceptAnything"}]}'
 
 
@@ -44,6 +55,33 @@ class Skopeo:
 
     def _run(self, *arguments: str) -> str:
         return self.home.run("skopeo", "--insecure-policy", *arguments)
+
+
+class Store:
+    """An image store that skopeo fills with no more of a zstd:chunked layer than it lacks.
+
+    This is what Podman does; only on overlayfs it can, and for that it needs root.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        require_root()
+        require("skopeo")
+        config = folder / "storage.conf"
+        self._home = Home(folder, CONTAINERS_STORAGE_CONF=str(config))
+        self._layers = folder / "storage" / "overlay"
+        config.write_text(_STORAGE.format(folder=folder))
+
+    def pull(self, image: str) -> None:
+        """Pull `image` into the store."""
+        copy = ("--insecure-policy", "copy", "--src-tls-verify=false")
+        self._home.run("skopeo", *copy, f"docker://{image}", f"containers-storage:{image}")
+
+    def layers(self) -> list[dict[str, bytes]]:
+        """The files of each layer in the store."""
+        return [
+            {path.name: path.read_bytes() for path in layer.iterdir()}
+            for layer in self._layers.glob("*/diff")
+        ]
 
 
 class Buildah:

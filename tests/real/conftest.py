@@ -10,7 +10,7 @@ import pytest
 from tests.real.base_image import BaseImage
 from tests.real.buildkit import BuildKit
 from tests.real.buildx import Buildx
-from tests.real.clients import Buildah, Crane, Skopeo
+from tests.real.clients import Buildah, Crane, Skopeo, Store
 from tests.server import Server
 
 
@@ -41,6 +41,11 @@ def crane(tmp_path: Path) -> Crane:
 @pytest.fixture
 def skopeo(tmp_path: Path) -> Skopeo:
     return Skopeo(tmp_path / "skopeo")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from tests.real.process import require, run
 class Home:
     """Runs programs so that they neither read nor write the user's own files and settings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
+        """Keep all files in `folder`; `variables` are more environment variables."""
         self.folder = folder
+        self._variables = variables
         self._logins = folder / ".docker" / "config.json"
         self._logins.parent.mkdir(parents=True)
         self._logins.write_text("{}")
@@ -31,6 +33,7 @@ class Home:
             "DOCKER_CONFIG": str(self._logins.parent),
             # Without it the containers libraries look at a login of the whole machine first.
             "XDG_RUNTIME_DIR": str(self._runtime),
+            **self._variables,
         }
 
     def login(self, host: str, user: str, password: str) -> None:

@@ -29,7 +29,7 @@ class Rooms:
         self.now = 1_000_000.0
         namespace = Namespace()
         spools = SpoolFolder(self.folder.spool, bucket)
-        hidden = Hidden(bucket, namespace)
+        self.hidden = hidden = Hidden(bucket, namespace)
         self.tags = Tags(bucket, namespace)
         self.referrers = Referrers(bucket, namespace)
         self.blobs = Blobs(bucket, namespace, spools, hidden)

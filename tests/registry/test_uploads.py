@@ -27,11 +27,6 @@ from tests.registry.rooms import Bytes, Rooms
 _APP = Repository("ci/app")
 
 
-@pytest.fixture
-def rooms(tmp_path: Path) -> Rooms:
-    return Rooms(tmp_path / "data")
-
-
 async def test_a_session_ends_with_its_lifetime(rooms: Rooms) -> None:
     """A session that is too old is unknown, and `sweep` removes its bytes."""
     session = rooms.uploads.begin(_APP)

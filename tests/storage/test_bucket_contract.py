@@ -12,13 +12,6 @@ from cacheproxy.storage.bucket import ABSENT, Match
 from cacheproxy.storage.folder import FolderBucket
 
 
-@pytest.fixture
-def bucket(tmp_path: Path) -> FolderBucket:
-    folder = tmp_path / "bucket"
-    folder.mkdir()
-    return FolderBucket(str(folder))
-
-
 async def _keys(bucket: FolderBucket, prefix: str, after: str = "") -> list[str]:
     return [key async for key in bucket.list(prefix, after=after)]
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cacheproxy.errors import StorageFull, Unavailable
-from cacheproxy.storage.blocking import os_errors
 from cacheproxy.storage.folder import FolderBucket, FolderInUse
 
 
@@ -31,15 +29,6 @@ def test_an_owner_removes_what_a_dead_one_left(tmp_path: Path) -> None:
     os.close(bucket.claim())
 
     assert os.listdir(bucket.spool) == []
-
-
-@pytest.mark.parametrize(
-    ("error", "told"), [(OSError(28, "full"), StorageFull), (OSError(5, "broken"), Unavailable)]
-)
-def test_errors_of_the_system_are_told_in_our_words(error: OSError, told: type[Exception]) -> None:
-    """A full disk is not the same as a broken one, and neither is absence."""
-    with pytest.raises(told), os_errors:
-        raise error
 
 
 async def test_folders_that_became_empty_go_without_harm_to_writers(tmp_path: Path) -> None:
