@@ -4,6 +4,7 @@ from cacheproxy.content.spool import Body, SpoolFolder
 from cacheproxy.errors import BlobUnknown
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository
+from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.storage.bucket import Bucket, LocalFile
 from cacheproxy.storage.layout import Namespace
@@ -17,10 +18,11 @@ class Blobs:
         self._namespace = namespace
         self._spools = spools
         self._hidden = hidden
+        self._existence = Existence(bucket, namespace)
 
     async def size(self, repository: Repository, digest: Digest) -> int:
         """The blob's size in bytes. Raises BlobUnknown."""
-        size = await self._bucket.head(self._namespace.blob(digest))
+        size = await self._existence.size(digest)
         if size is None or await self._hidden.has(repository, digest):
             raise BlobUnknown(f"{digest} is not in {repository}")
         return size
@@ -29,6 +31,7 @@ class Blobs:
         """The blob's bytes, to be closed by the caller. Raises BlobUnknown."""
         file = await self._bucket.open(self._namespace.blob(digest))
         if file is None:
+            self._existence.refuted(digest)
             raise BlobUnknown(f"{digest} is not in {repository}")
         try:
             if await self._hidden.has(repository, digest):
@@ -49,6 +52,7 @@ class Blobs:
         async with self._spools.new(digest.algorithm) as spool:
             await spool.fill(body)
             await spool.commit(self._namespace.blob(digest), digest)
+        self._existence.proven(digest, spool.size)
         await self._hidden.remove(repository, [digest])
         return spool.size
 
@@ -59,7 +63,7 @@ class Blobs:
 
         With `source` it must be visible there (distribution-spec, end-11).
         """
-        if await self._bucket.head(self._namespace.blob(digest)) is None:
+        if await self._existence.size(digest) is None:
             return False
         if source is not None and await self._hidden.has(source, digest):
             return False

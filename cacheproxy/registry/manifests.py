@@ -8,12 +8,18 @@ from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import Manifest, parse_manifest
 from cacheproxy.oci.reference import Reference, Repository, Tag
 from cacheproxy.registry.hidden import Hidden
+from cacheproxy.registry.recent import Recent
 from cacheproxy.registry.referrers import Referrers
 from cacheproxy.registry.tags import Tags
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
 
 _MEDIA_TYPE: Final = "media-type"
+
+# What is remembered: for how long a manifest may outlive its deletion by another server, and how
+# many bytes of them.
+_RECENT_SECONDS: Final = 60.0
+_RECENT_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +51,21 @@ class Manifests:
         self._tags = tags
         self._referrers = referrers
         self._hidden = hidden
+        self._recent: Recent[tuple[Repository, Digest], StoredManifest] = Recent(
+            _RECENT_SECONDS, _RECENT_BYTES
+        )
 
     async def get(self, repository: Repository, reference: Reference) -> StoredManifest:
         """The manifest with this tag or digest. Raises ManifestUnknown."""
         digest = await self._resolve(repository, reference)
+        if (recent := self._recent.get((repository, digest))) is not None:
+            return recent
         stored = await self._bucket.read(self._namespace.manifest(repository, digest))
         if stored is None:
             raise ManifestUnknown(f"{reference} is not in {repository}")
-        return StoredManifest(digest, stored.metadata[_MEDIA_TYPE], stored.data)
+        found = StoredManifest(digest, stored.metadata[_MEDIA_TYPE], stored.data)
+        self._recent.put((repository, digest), found, len(found.data))
+        return found
 
     async def push(
         self,
@@ -110,7 +123,9 @@ class Manifests:
         if manifest.subject is not None:
             subject = Digest.parse(manifest.subject.digest)
             await self._referrers.remove(repository, subject, found.digest)
+        self._recent.drop((repository, found.digest))
         await self._bucket.delete(self._namespace.manifest(repository, found.digest))
+        self._recent.drop((repository, found.digest))  # it may have been read in between
 
     async def _resolve(self, repository: Repository, reference: Reference) -> Digest:
         if isinstance(reference, Digest):
