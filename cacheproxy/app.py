@@ -23,18 +23,24 @@ from cacheproxy.api.routes import Noun, Route, Routes
 from cacheproxy.api.streaming import Intake
 from cacheproxy.api.uploads import UploadsApi
 from cacheproxy.config import Config, shared_metrics
+from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
+from cacheproxy.content.tier import Tier
 from cacheproxy.errors import RegistryError
 from cacheproxy.listening import address_of
 from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.catalog import Catalog
+from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.referrers import Referrers
 from cacheproxy.registry.tags import Tags
-from cacheproxy.registry.uploads import Tickets, Uploads, load_secret
+from cacheproxy.registry.tickets import Tickets, load_secret
+from cacheproxy.registry.uploads import Uploads
+from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
+from cacheproxy.storage.opening import Place
 from cacheproxy.telemetry import Metrics, RequestLog
 
 log = structlog.get_logger()
@@ -49,17 +55,18 @@ class App:
     """One serving process over an open bucket. `policy` decides who may do what."""
 
     def __init__(
-        self, config: Config, bucket: FolderBucket, secret: bytes, policy: Policy | None = None
+        self, config: Config, bucket: Bucket, secret: bytes, policy: Policy | None = None
     ) -> None:
         namespace = Namespace()
-        spools = SpoolFolder(bucket.spool, bucket)
+        self._bucket = bucket
+        self._contents = contents = _contents(config, bucket)
         self._hidden = hidden = Hidden(bucket, namespace)
         tags = Tags(bucket, namespace)
         referrers = Referrers(bucket, namespace)
-        blobs = Blobs(bucket, namespace, spools, hidden)
+        blobs = Blobs(namespace, contents, Existence(bucket, namespace), hidden)
         manifests = Manifests(bucket, namespace, tags, referrers, hidden)
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
-        self.uploads = Uploads(bucket, namespace, spools, blobs, tickets)
+        self.uploads = Uploads(bucket, namespace, contents, blobs, tickets)
         policy = policy or AllowAll()
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
@@ -67,7 +74,7 @@ class App:
         self._log = RequestLog()
         self.health = Health(bucket.ping, self._metrics.exposition)
         routes = _routes(
-            BlobsApi(blobs, idle),
+            BlobsApi(blobs, idle, config.s3.redirect_bytes),
             UploadsApi(blobs, self.uploads, policy, config.limits.blob_bytes, intake),
             ManifestsApi(manifests, config.limits.manifest_bytes, intake),
             ListingsApi(tags, Catalog(bucket, namespace), referrers),
@@ -76,6 +83,7 @@ class App:
             routes, policy, self.health, self._metrics.request_began, self._report
         )
         self._server = config.server
+        self._limits = config.limits
 
     def _report(self, report: Report) -> None:
         self._metrics.request_ended(report)
@@ -107,6 +115,7 @@ class App:
             await asyncio.gather(*chores, return_exceptions=True)
             server.close()
             await http.shutdown(1.0)
+            await self._contents.close()
             threads.shutdown(wait=True)
 
     async def _drain(self) -> None:
@@ -118,9 +127,14 @@ class App:
             await asyncio.sleep(0.05)
 
     async def _sweep(self) -> None:
-        """Remove what dead upload sessions left."""
-        if swept := await self.uploads.sweep():
-            log.info("uploads_swept", sessions=swept)
+        """Remove what dead sessions, writers and processes left."""
+        left = {
+            "sessions": await self.uploads.sweep(),
+            "writers": await self._bucket.sweep(self._limits.upload_seconds),
+            "spools": await self._contents.sweep(),
+        }
+        if any(left.values()):
+            log.info("swept", **left)
 
 
 async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
@@ -133,17 +147,26 @@ async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
 
 
-async def run(config: Config, bucket: FolderBucket, listener: socket.socket) -> None:
+async def run(config: Config, storage: Place, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT."""
-    app = App(config, bucket, await load_secret(bucket))
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, ended.set)
-    async with app.serving(listener):
-        log.info("serving", listen=address_of(listener), storage=config.storage.url)
-        await ended.wait()
+    async with storage.opened() as bucket:
+        app = App(config, bucket, await load_secret(bucket))
+        async with app.serving(listener):
+            log.info("serving", listen=address_of(listener), storage=config.storage.url)
+            await ended.wait()
     log.info("ended")
+
+
+def _contents(config: Config, bucket: Bucket) -> Contents:
+    """A folder's objects are local already; others come by way of the tier."""
+    if isinstance(bucket, FolderBucket):
+        return Contents(bucket, SpoolFolder(bucket.spool))
+    tier = Tier(config.tier.folder, config.tier.bytes)
+    return Contents(bucket, SpoolFolder(tier.spool), tier)
 
 
 def _routes(

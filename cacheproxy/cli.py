@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from cacheproxy import __version__
-from cacheproxy.config import Config, ConfigError, as_yaml, load, settings
+from cacheproxy.config import S3, Config, ConfigError, as_yaml, load, settings
 from cacheproxy.errors import RegistryError, StorageInvalid
 from cacheproxy.listening import PortTaken, address_of, bind
 from cacheproxy.storage.folder import FolderInUse
-from cacheproxy.storage.opening import check_format, claimed
+from cacheproxy.storage.opening import place
+from cacheproxy.storage.s3.options import S3Options
 from cacheproxy.workers import Workers
 
 _SHORT = {
@@ -51,8 +52,8 @@ def cli() -> None:
 def serve(file: str | None, **flags: Any) -> None:
     """Serve the registry."""
     config = _load(file, flags)
-    with claimed(config.storage.url) as bucket:
-        asyncio.run(check_format(bucket))
+    storage = place(config.storage.url, s3_options(config.s3))
+    with storage.claimed(config.server.workers):
 
         def run(listener: socket.socket) -> None:
             # Imported by whoever serves: a parent of workers must not import prometheus_client.
@@ -60,7 +61,7 @@ def serve(file: str | None, **flags: Any) -> None:
             from cacheproxy.telemetry import configure_logging, on_terminal
 
             configure_logging(config.log.level, on_terminal())
-            asyncio.run(serve_on(config, bucket, listener))
+            asyncio.run(serve_on(config, storage, listener))
 
         if config.server.workers == 1:
             with closing(bind(config.server.listen)) as listener:
@@ -70,6 +71,24 @@ def serve(file: str | None, **flags: Any) -> None:
             workers = Workers(config.server.listen, config.server.workers, run)
             _greet(workers.address, config)
             workers.run()
+
+
+def s3_options(config: S3) -> S3Options:
+    """The settings of S3; which bucket is told by the URL of the storage."""
+    return S3Options(
+        bucket="",
+        endpoint_url=config.endpoint_url or None,
+        region=config.region or None,
+        path_style=config.path_style,
+        ca_file=config.ca_file or None,
+        sse=config.sse or None,
+        kms_key_id=config.sse_kms_key_id or None,
+        storage_class=config.storage_class or None,
+        checksums=config.checksums,
+        part_bytes=config.part_bytes,
+        copy_bytes=config.copy_bytes,
+        public_endpoint_url=config.public_endpoint_url or None,
+    )
 
 
 @cli.group()

@@ -48,7 +48,41 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
-    """Where the data is: file:///folder. By default $XDG_DATA_HOME/cacheproxy."""
+    """file:///folder or s3://bucket/prefix. By default the folder $XDG_DATA_HOME/cacheproxy."""
+
+
+class S3(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    endpoint_url: str = ""
+    """Where S3 is, when it is not AWS."""
+    region: str = ""
+    """The region of the bucket; by default what the AWS chain says."""
+    path_style: bool = False
+    """Whether the bucket is named in the path, not in the host; many S3s other than AWS need it."""
+    ca_file: str = ""
+    """Certificates to trust instead of the system's."""
+    sse: Literal["", "AES256", "aws:kms"] = ""
+    """Encryption to ask for with each object."""
+    sse_kms_key_id: str = ""
+    """The key of `aws:kms`; by default the bucket's."""
+    storage_class: str = ""
+    """The class to ask for with each object."""
+    checksums: Literal["auto", "required", "off"] = "auto"
+    """Whether to send checksums: where they help, only where S3 demands them, or never."""
+    part_bytes: Bytes = Bytes(16 << 20)
+    """Blobs larger than this are sent in parts of this size."""
+    copy_bytes: Bytes = Bytes(5 << 30)
+    """The most that S3 copies in one request."""
+    redirect_bytes: Bytes = Bytes(0)
+    """Blobs of at least so many bytes are fetched from S3 by the clients themselves; 0: never."""
+    public_endpoint_url: str = ""
+    """Where clients that are redirected reach S3; by default the endpoint of the server."""
+
+
+class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    folder: str = ""
+    """The local disk before S3. By default $XDG_CACHE_HOME/cacheproxy."""
+    bytes: Bytes = Bytes(10 << 30)
+    """How much of it to use."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +102,8 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = msgspec.field(default_factory=Server)
     storage: Storage = msgspec.field(default_factory=Storage)
+    s3: S3 = msgspec.field(default_factory=S3)
+    tier: Tier = msgspec.field(default_factory=Tier)
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 
@@ -121,7 +157,7 @@ def load(
         config = msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(_told(str(error))) from None
-    return _with_folder(config, environment)
+    return _with_folders(config, environment)
 
 
 def with_shared_metrics(folder: str) -> None:
@@ -194,14 +230,18 @@ def _told(problem: str) -> str:
     return f"{place.strip('`').removeprefix('$.')}: {text[:1].lower()}{text[1:]}"
 
 
-def _with_folder(config: Config, environment: Mapping[str, str]) -> Config:
-    if config.storage.url:
-        return config
-    home = environment.get("XDG_DATA_HOME") or os.path.join(
-        environment.get("HOME", os.path.expanduser("~")), ".local", "share"
-    )
-    url = "file://" + os.path.join(home, "cacheproxy")
-    return msgspec.structs.replace(config, storage=Storage(url=url))
+def _with_folders(config: Config, environment: Mapping[str, str]) -> Config:
+    home = environment.get("HOME", os.path.expanduser("~"))
+    if not config.storage.url:
+        data = environment.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+        storage = Storage(url="file://" + os.path.join(data, "cacheproxy"))
+        config = msgspec.structs.replace(config, storage=storage)
+    if not config.tier.folder:
+        cache = environment.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+        folder = os.path.join(cache, "cacheproxy")
+        tier = msgspec.structs.replace(config.tier, folder=folder)
+        config = msgspec.structs.replace(config, tier=tier)
+    return config
 
 
 def _field_docs(kind: type) -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.real.seaweed import SeaweedFS
 from tests.server import Server, serving
 
 
@@ -23,3 +25,20 @@ def server(tmp_path: Path) -> Iterator[Server]:
     """A fresh registry in a process of its own."""
     with Server.running(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFS]:
+    """One S3 server for all tests, which keep apart by prefixes."""
+    # Not in pytest's folder, which outlives the tests: there may be gigabytes.
+    with (
+        tempfile.TemporaryDirectory(prefix="seaweed-") as folder,
+        SeaweedFS.running(Path(folder)) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def s3_prefix(seaweed: SeaweedFS) -> str:
+    """A prefix in the bucket of `seaweed` that no other test uses."""
+    return seaweed.fresh_prefix()

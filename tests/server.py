@@ -15,7 +15,8 @@ from cacheproxy.access.policy import Policy
 from cacheproxy.app import App
 from cacheproxy.config import load
 from cacheproxy.listening import address_of, bind
-from cacheproxy.registry.uploads import load_secret
+from cacheproxy.registry.tickets import load_secret
+from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from tests.real.process import Daemon
 
@@ -51,14 +52,15 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    data: Path, policy: Policy | None = None, **settings: object
+    data: Path, policy: Policy | None = None, bucket: Bucket | None = None, **settings: object
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A client session against an `App` in this process, whose `settings` are named
-    `server__listen` and so on. The client decodes nothing and follows no redirect by itself."""
+    `server__listen` and so on. Without a bucket, the folder `data` is one; with one, the tier is
+    there. The client decodes nothing."""
     flags = {name.replace("__", "."): str(value) for name, value in settings.items()}
-    config = load(flags, {"HOME": str(data)})
+    config = load(flags, {"HOME": str(data), "XDG_CACHE_HOME": str(data)})
     data.mkdir(exist_ok=True)
-    bucket = FolderBucket(str(data))
+    bucket = bucket or FolderBucket(str(data))
     app = App(config, bucket, await load_secret(bucket), policy)
     with bind("127.0.0.1:0") as listener:
         base = f"http://{address_of(listener)}"

@@ -1,5 +1,6 @@
 """Blobs on the wire: end-2, end-10."""
 
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -16,9 +17,12 @@ _INLINE_BYTES: Final = 64 * 1024
 
 
 class BlobsApi:
-    def __init__(self, blobs: Blobs, idle_timeout: float) -> None:
+    """`redirect_bytes` is the size from which on blobs are fetched elsewhere, 0 for never."""
+
+    def __init__(self, blobs: Blobs, idle_timeout: float, redirect_bytes: int) -> None:
         self._blobs = blobs
         self._idle_timeout = idle_timeout
+        self._redirect_bytes = redirect_bytes
 
     async def head(self, call: Call) -> web.StreamResponse:
         digest = Digest.parse(call.target)
@@ -27,28 +31,52 @@ class BlobsApi:
 
     async def get(self, call: Call) -> web.StreamResponse:
         digest = Digest.parse(call.target)
+        headers = _headers(digest)
+        if _has_already(call, headers["ETag"]):
+            await self._blobs.size(call.repository, digest)
+            return web.Response(status=304, headers=headers)
+        if location := await self._elsewhere(call, digest):
+            return web.Response(status=307, headers={"Location": location})
+        if ranges := await self._ranges(call, digest, headers["ETag"]):
+            size = await self._blobs.size(call.repository, digest)
+            source = partial(self._blobs.open, call.repository, digest)
+            return await send_ranges(call, headers, source, size, ranges, self._idle_timeout)
         with await self._blobs.open(call.repository, digest) as file:
-            return await self._send(call, digest, file)
+            if file.size <= _INLINE_BYTES:
+                return web.Response(headers=headers, body=await _whole(file))
+            return await send_file(call, headers, file, self._idle_timeout)
 
     async def delete(self, call: Call) -> web.StreamResponse:
         await self._blobs.delete(call.repository, Digest.parse(call.target))
         return web.Response(status=202)
 
-    async def _send(self, call: Call, digest: Digest, file: LocalFile) -> web.StreamResponse:
-        headers = _headers(digest)
+    async def _elsewhere(self, call: Call, digest: Digest) -> str | None:
+        """Where the client is to fetch the blob from, ranges of it too; None means from here."""
+        if not self._redirect_bytes:
+            return None
+        if await self._blobs.size(call.repository, digest) < self._redirect_bytes:
+            return None
+        return await self._blobs.url(call.repository, digest)
+
+    async def _ranges(self, call: Call, digest: Digest, etag: str) -> list[ByteRange] | None:
+        """The ranges asked for, None where the whole is to be sent."""
         asked = call.request.headers
-        none_match = asked.get("If-None-Match", "")
-        if headers["ETag"] in none_match or none_match.strip() == "*":
-            return web.Response(status=304, headers=headers)
         wanted = asked.get("Range")
-        if wanted and asked.get("If-Range", headers["ETag"]) == headers["ETag"]:
-            ranges = parse_ranges(wanted, file.size)
-            if ranges is not None:
-                return await send_ranges(call, headers, file, ranges, self._idle_timeout)
-        if file.size <= _INLINE_BYTES:
-            return web.Response(headers=headers, body=file.read_at(0, file.size))
-        whole = ByteRange(0, file.size)
-        return await send_file(call, 200, headers, file, whole, self._idle_timeout)
+        if not wanted or asked.get("If-Range", etag) != etag:
+            return None
+        return parse_ranges(wanted, await self._blobs.size(call.repository, digest))
+
+
+def _has_already(call: Call, etag: str) -> bool:
+    none_match = call.request.headers.get("If-None-Match", "")
+    return etag in none_match or none_match.strip() == "*"
+
+
+async def _whole(file: LocalFile) -> bytes:
+    """All of a small file, when all of it is there."""
+    if file.size:
+        await file.ready(file.size - 1)
+    return file.read_at(0, file.size)
 
 
 def _headers(digest: Digest) -> dict[str, str]:

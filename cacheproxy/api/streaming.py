@@ -1,7 +1,7 @@
 """Bytes between the wire and files."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Final
 
@@ -11,7 +11,7 @@ from aiohttp.web_exceptions import HTTPException
 from aiohttp.web_protocol import RequestPayloadError
 
 from cacheproxy.api.call import Call
-from cacheproxy.errors import BlobTooLarge, RequestInvalid, RequestTimeout
+from cacheproxy.errors import BlobTooLarge, RequestInvalid, RequestTimeout, Unavailable
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import LocalFile
 
@@ -25,6 +25,9 @@ _READ_AHEAD_BYTES: Final = 1 << 20
 _READ_AHEAD_TOTAL: Final = 8 << 20
 
 _BOUNDARY: Final = "cacheproxy-byteranges"
+
+Source = Callable[[ByteRange], Awaitable[LocalFile]]
+"""Opens a blob of which a part is to be read."""
 
 
 class ClientGone(Exception):
@@ -101,23 +104,30 @@ async def _continue(request: web.BaseRequest) -> None:
 async def send_ranges(
     call: Call,
     headers: dict[str, str],
-    file: LocalFile,
+    source: Source,
+    size: int,
     ranges: Sequence[ByteRange],
     idle_timeout: float,
 ) -> web.StreamResponse:
-    """Answer 206 with these ranges of a file: one as it is, several as multipart/byteranges."""
+    """Answer 206 with ranges of a blob: one as it is, several as multipart/byteranges."""
     if len(ranges) == 1:
         [only] = ranges
-        partial = {**headers, "Content-Range": only.content_range(file.size)}
-        return await send_file(call, 206, partial, file, only, idle_timeout)
-    heads = [_part_head(headers["Content-Type"], each.content_range(file.size)) for each in ranges]
+        partial = {**headers, "Content-Range": only.content_range(size)}
+        with await source(only) as file:
+            await file.ready(only.start)  # what cannot be read at all is still an error in words
+            response = await _begin(call, 206, partial, only.length)
+            await _copy(call, file, only, idle_timeout)
+        await response.write_eof()
+        return response
+    heads = [_part_head(headers["Content-Type"], each.content_range(size)) for each in ranges]
     tail = f"\r\n--{_BOUNDARY}--\r\n".encode()
     length = sum(map(len, heads)) + sum(each.length for each in ranges) + len(tail)
     multipart = {**headers, "Content-Type": f"multipart/byteranges; boundary={_BOUNDARY}"}
     response = await _begin(call, 206, multipart, length)
     for head, each in zip(heads, ranges, strict=True):
-        await response.write(head)
-        await _copy(call, file, each, idle_timeout)
+        with await source(each) as file:
+            await response.write(head)
+            await _copy(call, file, each, idle_timeout)
     await response.write(tail)
     await response.write_eof()
     call.sent += length - sum(each.length for each in ranges)
@@ -125,16 +135,12 @@ async def send_ranges(
 
 
 async def send_file(
-    call: Call,
-    status: int,
-    headers: dict[str, str],
-    file: LocalFile,
-    part: ByteRange,
-    idle_timeout: float,
+    call: Call, headers: dict[str, str], file: LocalFile, idle_timeout: float
 ) -> web.StreamResponse:
-    """Answer with a part of a file, which the kernel copies."""
-    response = await _begin(call, status, headers, part.length)
-    await _copy(call, file, part, idle_timeout)
+    """Answer with a whole file, which the kernel copies."""
+    await file.ready(0)  # what cannot be read at all is still an error in words
+    response = await _begin(call, 200, headers, file.size)
+    await _copy(call, file, ByteRange(0, file.size), idle_timeout)
     await response.write_eof()
     return response
 
@@ -149,19 +155,23 @@ async def _begin(
 
 
 async def _copy(call: Call, file: LocalFile, part: ByteRange, idle_timeout: float) -> None:
-    """Send a part of a file, unless the client takes nothing for longer than allowed."""
+    """Send a part of a file as it becomes ready, unless the client takes nothing for too long."""
     loop = asyncio.get_running_loop()
-    for start in range(part.start, part.start + part.length, _WINDOW_BYTES):
-        count = min(_WINDOW_BYTES, part.start + part.length - start)
+    start, end = part.start, part.start + part.length
+    while start < end:
+        count = min(_WINDOW_BYTES, end - start, await file.ready(start) - start)
         transport = call.request.transport
         if transport is None or transport.is_closing():
             raise ClientGone
         try:
             async with asyncio.timeout(idle_timeout):
-                await loop.sendfile(transport, file, start, count)  # type: ignore[arg-type]  # it needs no more than fileno()
+                sent = await loop.sendfile(transport, file, start, count)  # type: ignore[arg-type]  # it needs no more than fileno()
         except (ConnectionError, TimeoutError) as error:
             raise ClientGone from error
-        call.sent += count
+        call.sent += sent
+        start += sent
+        if sent < count:
+            raise Unavailable("the file is shorter than it was")
 
 
 def _part_head(content_type: str, content_range: str) -> bytes:

@@ -42,7 +42,7 @@ class UploadsApi:
         size = await self._uploads.append(
             call.repository, call.target, self._body(call), _chunk(call)
         )
-        return _accepted(call, call.target, size)
+        return _accepted(call, self._uploads.chunked(call.target), size)
 
     async def finish(self, call: Call) -> web.StreamResponse:
         text = call.one("digest")

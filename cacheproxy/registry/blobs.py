@@ -1,24 +1,25 @@
 """Blobs: content that a whole namespace shares, seen through a repository."""
 
-from cacheproxy.content.spool import Body, SpoolFolder
+from cacheproxy.content.contents import Contents
+from cacheproxy.content.spool import Body
 from cacheproxy.errors import BlobUnknown
-from cacheproxy.oci.digest import Digest
+from cacheproxy.oci.digest import Digest, Hasher
+from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
-from cacheproxy.storage.bucket import Bucket, LocalFile
+from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.layout import Namespace
 
 
 class Blobs:
     def __init__(
-        self, bucket: Bucket, namespace: Namespace, spools: SpoolFolder, hidden: Hidden
+        self, namespace: Namespace, contents: Contents, existence: Existence, hidden: Hidden
     ) -> None:
-        self._bucket = bucket
         self._namespace = namespace
-        self._spools = spools
+        self._contents = contents
+        self._existence = existence
         self._hidden = hidden
-        self._existence = Existence(bucket, namespace)
 
     async def size(self, repository: Repository, digest: Digest) -> int:
         """The blob's size in bytes. Raises BlobUnknown."""
@@ -27,19 +28,31 @@ class Blobs:
             raise BlobUnknown(f"{digest} is not in {repository}")
         return size
 
-    async def open(self, repository: Repository, digest: Digest) -> LocalFile:
-        """The blob's bytes, to be closed by the caller. Raises BlobUnknown."""
-        file = await self._bucket.open(self._namespace.blob(digest))
+    async def open(
+        self, repository: Repository, digest: Digest, part: ByteRange | None = None
+    ) -> LocalFile:
+        """The blob's bytes, to be closed by the caller, who will read all or only `part` of them.
+
+        Raises:
+            BlobUnknown
+        """
+        if await self._hidden.has(repository, digest):
+            raise BlobUnknown(f"{digest} is not in {repository}")
+        key = self._namespace.blob(digest)
+        if part is None:
+            file = await self._contents.open(key, digest)
+        else:
+            file = await self._contents.open_part(key, digest, part)
         if file is None:
             self._existence.refuted(digest)
             raise BlobUnknown(f"{digest} is not in {repository}")
-        try:
-            if await self._hidden.has(repository, digest):
-                raise BlobUnknown(f"{digest} is not in {repository}")
-        except BaseException:
-            file.close()
-            raise
+        self._existence.proven(digest, file.size)
         return file
+
+    async def url(self, repository: Repository, digest: Digest) -> str | None:
+        """Where a client can fetch the blob by itself, if it can. Raises BlobUnknown."""
+        await self.size(repository, digest)
+        return await self._contents.url(self._namespace.blob(digest))
 
     async def push(self, repository: Repository, digest: Digest, body: Body) -> int:
         """Store `body` in one pass, durably, if it has this digest; returns its size in bytes.
@@ -49,12 +62,16 @@ class Blobs:
         Raises:
             DigestInvalid, SizeInvalid, StorageFull: nothing was stored.
         """
-        async with self._spools.new(digest.algorithm) as spool:
-            await spool.fill(body)
-            await spool.commit(self._namespace.blob(digest), digest)
-        self._existence.proven(digest, spool.size)
+        key, hasher = self._namespace.blob(digest), Hasher(digest.algorithm)
+        async with self._contents.receive(key, body, hasher) as received:
+            await received.commit(digest)
+        await self.show(repository, digest, received.size)
+        return received.size
+
+    async def show(self, repository: Repository, digest: Digest, size: int) -> None:
+        """Show in `repository` a blob that has just been stored."""
+        self._existence.proven(digest, size)
         await self._hidden.remove(repository, [digest])
-        return spool.size
 
     async def mount(
         self, repository: Repository, digest: Digest, source: Repository | None

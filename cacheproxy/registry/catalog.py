@@ -38,7 +38,7 @@ class Catalog:
 
     async def _children(self, name: str) -> Sequence[str]:
         prefix = self._namespace.repositories(name)
-        return [child async for child in self._bucket.list(prefix, folders=True)]
+        return [child.key async for child in self._bucket.list(prefix, folders=True)]
 
 
 def _names(parent: str, children: Sequence[str]) -> list[str]:

@@ -48,9 +48,9 @@ class Hidden:
         while True:
             changes = self._changes
             found: _Sets = {}
-            async for key in self._bucket.list(self._namespace.all_deleted()):
-                if (stored := await self._bucket.read(key)) is not None:
-                    found[key] = frozenset(json.loads(stored.data))
+            async for listed in self._bucket.list(self._namespace.all_deleted()):
+                if (stored := await self._bucket.read(listed.key)) is not None:
+                    found[listed.key] = frozenset(json.loads(stored.data))
             if changes == self._changes:  # else a set that was changed here meanwhile is newer
                 self._remembered = found
                 return
@@ -59,7 +59,7 @@ class Hidden:
         stored = await self._bucket.read(self._namespace.deleted(repository))
         if stored is None:
             return frozenset(), ABSENT
-        return frozenset(json.loads(stored.data)), Match(stored.version)
+        return frozenset(json.loads(stored.data)), stored.match
 
     async def _change(
         self, repository: Repository, change: Callable[[frozenset[str]], frozenset[str]]

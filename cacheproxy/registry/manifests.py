@@ -98,6 +98,8 @@ class Manifests:
             data,
             metadata={_MEDIA_TYPE: manifest.media_type},
         )
+        stored = StoredManifest(digest, manifest.media_type, data)
+        self._recent.put((repository, digest), stored, len(data))
         if subject is not None:
             await self._referrers.add(repository, subject, digest, len(data), manifest)
         await self._hidden.remove(repository, [each.digest for each in manifest.references])

@@ -45,7 +45,7 @@ class Referrers:
         The subject itself need not exist.
         """
         prefix = self._namespace.referrers(repository, subject)
-        async for key in self._bucket.list(prefix, after=prefix + after.replace(":", "-")):
-            stored = await self._bucket.read(key)
+        async for listed in self._bucket.list(prefix, after=prefix + after.replace(":", "-")):
+            stored = await self._bucket.read(listed.key)
             if stored is not None:
                 yield _decoder.decode(stored.data)

@@ -12,10 +12,24 @@ immutable bytes with a small map of strings. Every implementation keeps these pr
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
+
+from cacheproxy.oci.digest import Digest
+from cacheproxy.oci.ranges import ByteRange
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A condition on a write: the object is this version, or absent where `version` is None."""
+
+    version: str | None
+
+
+ABSENT = Match(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,19 @@ class Stored:
     data: bytes
     metadata: Mapping[str, str]
     version: str
+
+    @property
+    def match(self) -> Match:
+        """The condition that the object still is this one."""
+        return Match(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object of a listing and its size in bytes, or a prefix that ends in `/`, without one."""
+
+    key: str
+    size: int = 0
 
 
 class LocalFile:
@@ -41,6 +68,14 @@ class LocalFile:
 
     def fileno(self) -> int:
         return self.fd
+
+    async def ready(self, offset: int) -> int:
+        """Up to which byte the file can be read; more than `offset`, unless that is the end."""
+        return self.size
+
+    def again(self) -> "LocalFile":
+        """The same bytes by a descriptor of its own; the caller closes it."""
+        return LocalFile(os.dup(self.fd), self.size)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset` on; fewer only at the end. Blocks."""
@@ -61,25 +96,59 @@ class LocalFile:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A condition on a write: the object is this version, or absent where `version` is None."""
+class Stream(Protocol):
+    """An object, or a part of one, on its way here: of `size` bytes in all, `length` will come.
 
-    version: str | None
+    It is a `content.spool.Body`. Bytes that do not come as announced raise `Unavailable`.
+    """
+
+    size: int
+    length: int | None
+
+    def batches(self) -> AsyncGenerator[bytes, None]:
+        """Non-empty batches, `length` bytes together."""
+
+    def close(self) -> None:
+        """Let go of what it comes from, also in the middle."""
 
 
-ABSENT = Match(None)
+class Upload(Protocol):
+    """A local file that grows and then becomes an object. Nobody else changes it."""
+
+    @property
+    def sent(self) -> int:
+        """Up to which byte the file is not needed any more."""
+
+    async def wrote(self, size: int) -> None:
+        """The file has `size` bytes now, which may be sent ahead. Waits if many are under way."""
+
+    async def commit(self, digest: Digest | None, size: int, *, absent: bool = False) -> None:
+        """Make the file, complete now and of this size and digest, if known, the object.
+
+        Raises:
+            Conflict: the object was to be `absent` and is not; otherwise it is replaced.
+        """
 
 
 class Bucket(Protocol):
+    local: bool
+    """Whether objects are files here. Then `open` gives a LocalFile, else a Stream."""
+
     async def head(self, key: str) -> int | None:
         """The object's size in bytes."""
 
-    async def read(self, key: str) -> Stored | None:
-        """A small object whole (records and manifests, some MiB at most)."""
+    async def read(self, key: str, known: Stored | None = None) -> Stored | None:
+        """A small object whole (records and manifests, some MiB at most).
 
-    async def open(self, key: str) -> LocalFile | None:
-        """The object's bytes; the caller closes it."""
+        `known`, from an earlier read, is given back where it still is what is there: that is
+        asked for, not assumed, but costs no transfer.
+        """
+
+    async def open(self, key: str, part: ByteRange | None = None) -> "LocalFile | Stream | None":
+        """The object's bytes, whole or a part that it has; the caller closes it."""
+
+    async def url(self, key: str, seconds: int) -> str | None:
+        """Where whoever has this URL can GET the object for so long, if the bucket has that."""
 
     async def put(
         self,
@@ -95,14 +164,16 @@ class Bucket(Protocol):
             Conflict: `match` does not hold.
         """
 
-    async def adopt(self, path: str, key: str, *, absent: bool = False) -> None:
-        """Make the file at `path`, in the bucket's spool folder, the object, and no longer a file.
+    def upload(
+        self, path: str, key: str, length: int | None
+    ) -> AbstractAsyncContextManager[Upload]:
+        """Let the file at `path` become the object `key`; of `length` bytes, where that is known.
 
-        Raises:
-            Conflict: the object was to be `absent` and is not; otherwise it is replaced.
+        Without commit nothing of it is left on exit. A bucket of files may take the file itself,
+        which then is no longer at `path`.
         """
 
-    async def join(self, parts: Sequence[str], key: str) -> None:
+    async def join(self, parts: Sequence[Listed], key: str) -> None:
         """Make the concatenation of the objects `parts` the object `key`; the parts stay."""
 
     async def delete(self, key: str, *, match: Match | None = None) -> bool:
@@ -112,12 +183,15 @@ class Bucket(Protocol):
             Conflict: `match` does not hold.
         """
 
-    def list(self, prefix: str, *, after: str = "", folders: bool = False) -> AsyncIterator[str]:
-        """The keys that begin with `prefix`, which ends in `/`, and sort behind `after`.
+    def list(self, prefix: str, *, after: str = "", folders: bool = False) -> AsyncIterator[Listed]:
+        """The objects whose keys begin with `prefix`, which ends in `/`, and sort behind `after`.
 
-        With `folders`, only what lies directly under the prefix: keys, and prefixes ending in `/`
-        for all that lies deeper.
+        With `folders`, only what lies directly under the prefix: objects, and prefixes ending in
+        `/` for all that lies deeper.
         """
 
     async def ping(self) -> None:
         """Return if the bucket can be read and written now. Raises Unavailable."""
+
+    async def sweep(self, seconds: float) -> int:
+        """Remove what writers left that died at least so long ago; returns how much that was."""

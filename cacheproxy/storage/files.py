@@ -1,10 +1,14 @@
 """Files: what is asked of the kernel, where it takes more than one call."""
 
+import ctypes
 import os
 from typing import Final
 
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
-CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)  # Python has no name for fallocate(2)
+_PUNCH_HOLE_KEEP_SIZE: Final = 0x03
 
 _COPY_BYTES: Final = 1 << 30
 
@@ -38,6 +42,13 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def write_at(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
 
 
 def append(fd: int, part: str) -> None:
@@ -94,3 +105,10 @@ def unlink(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def punch(fd: int, offset: int, length: int) -> None:
+    """Give a part of a file back to the disk; it then reads as zeros."""
+    if _libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

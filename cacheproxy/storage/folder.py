@@ -18,14 +18,17 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import Final
 
 from cacheproxy.errors import Conflict
+from cacheproxy.oci.digest import Digest
+from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
-from cacheproxy.storage.bucket import ABSENT, LocalFile, Match, Stored
+from cacheproxy.storage.bucket import ABSENT, Listed, LocalFile, Match, Stored, Upload
 from cacheproxy.storage.files import (
     CREATE,
     READ,
@@ -50,6 +53,8 @@ class FolderInUse(Exception):
 
 class FolderBucket:
     """See `Bucket` for the promises; `root` must exist."""
+
+    local = True
 
     def __init__(self, root: str) -> None:
         self._root = os.path.abspath(root)
@@ -85,17 +90,20 @@ class FolderBucket:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    async def read(self, key: str) -> Stored | None:
+    async def read(self, key: str, known: Stored | None = None) -> Stored | None:
         with os_errors:
             return _read_stored(self._path(key))
 
-    async def open(self, key: str) -> LocalFile | None:
+    async def open(self, key: str, part: ByteRange | None = None) -> LocalFile | None:
         with os_errors:
             try:
                 fd = os.open(self._path(key), READ)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             return LocalFile(fd, os.fstat(fd).st_size)
+
+    async def url(self, key: str, seconds: int) -> None:
+        """Files have no URL."""
 
     async def put(
         self,
@@ -107,28 +115,33 @@ class FolderBucket:
     ) -> None:
         await in_thread(self._put, self._path(key), data, metadata, match)
 
-    async def adopt(self, path: str, key: str, *, absent: bool = False) -> None:
-        await in_thread(self._adopt, path, self._path(key), absent)
+    @asynccontextmanager
+    async def upload(self, path: str, key: str, length: int | None) -> AsyncIterator[Upload]:
+        yield _Rename(partial(self._adopt, path, self._path(key)))
 
-    async def join(self, parts: Sequence[str], key: str) -> None:
-        await in_thread(self._join, [self._path(part) for part in parts], self._path(key))
+    async def join(self, parts: Sequence[Listed], key: str) -> None:
+        await in_thread(self._join, [self._path(part.key) for part in parts], self._path(key))
 
     async def delete(self, key: str, *, match: Match | None = None) -> bool:
         return await in_thread(self._delete, self._path(key), match)
 
     async def list(
         self, prefix: str, *, after: str = "", folders: bool = False
-    ) -> AsyncIterator[str]:
+    ) -> AsyncIterator[Listed]:
         folder = self._path(prefix)
         if not os.path.isdir(folder):
             return
-        keys = _walk(folder, prefix, after, folders)
-        while batch := await in_thread(_take, keys):
-            for key in batch:
-                yield key
+        found = _walk(folder, prefix, after, folders)
+        while batch := await in_thread(_take, found):
+            for listed in batch:
+                yield listed
 
     async def ping(self) -> None:
         await in_thread(self._probe)
+
+    async def sweep(self, seconds: float) -> int:
+        """Nothing: whoever claims the folder finds what its dead owner left."""
+        return 0
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -233,6 +246,21 @@ class FolderBucket:
         return os.path.join(self.spool, uuid.uuid4().hex)
 
 
+class _Rename:
+    """The upload of a file that is here already."""
+
+    sent = 0
+
+    def __init__(self, adopt: Callable[[bool], None]) -> None:
+        self._adopt = adopt
+
+    async def wrote(self, size: int) -> None:
+        """Nothing goes ahead of the rename."""
+
+    async def commit(self, digest: Digest | None, size: int, *, absent: bool = False) -> None:
+        await in_thread(self._adopt, absent)
+
+
 def _metadata_path(path: str) -> str:
     folder, _, name = path.rpartition("/")
     return f"{folder}/.{name}.json"
@@ -266,26 +294,33 @@ def _version(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _take(keys: Iterator[str]) -> list[str]:
+def _take(found: Iterator[Listed]) -> list[Listed]:
     with os_errors:
-        return list(islice(keys, _LIST_BATCH))
+        return list(islice(found, _LIST_BATCH))
 
 
-def _walk(folder: str, prefix: str, after: str, folders: bool) -> Iterator[str]:
-    """Keys in the order of code points; sub-trees that sort before `after` are not entered."""
+def _walk(folder: str, prefix: str, after: str, folders: bool) -> Iterator[Listed]:
+    """In the order of code points; sub-trees that sort before `after` are not entered."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(
-                entry.name + "/" if entry.is_dir() else entry.name
+                (entry.name + "/", 0) if entry.is_dir() else (entry.name, _size(entry))
                 for entry in entries
                 if not entry.name.startswith(".")
             )
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name in found:
+    for name, size in found:
         key = prefix + name
         if not name.endswith("/") or folders:
             if key > after:
-                yield key
+                yield Listed(key, size)
         elif key > after or after.startswith(key):
             yield from _walk(f"{folder}/{name}", key, after, folders)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0  # deleted while it was listed

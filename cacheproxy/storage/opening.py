@@ -1,48 +1,70 @@
-"""From a storage URL to a bucket that this process, and the workers it makes, may use."""
+"""From a storage URL to a bucket: claimed once by the server, opened by each of its processes."""
 
+import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Final
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import replace
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from cacheproxy.errors import Conflict, StorageInvalid
-from cacheproxy.storage.bucket import ABSENT, Bucket
+from cacheproxy.errors import StorageInvalid
+from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
-from cacheproxy.storage.layout import FORMAT_KEY
+from cacheproxy.storage.format import check_format
+from cacheproxy.storage.s3.options import S3Options
 
-_FORMAT: Final = b"1"
+
+class Place(Protocol):
+    """Where a registry keeps what it has."""
+
+    def claimed(self, workers: int) -> AbstractContextManager[None]:
+        """Make sure, before any of so many processes opens it, that it can be used.
+
+        Raises:
+            StorageInvalid, FolderInUse, Unavailable: it cannot, and why.
+        """
+
+    def opened(self) -> AbstractAsyncContextManager[Bucket]:
+        """The bucket, for one process. Raises as `claimed`."""
 
 
-@contextmanager
-def claimed(url: str) -> Iterator[FolderBucket]:
-    """The bucket at `file:///folder`, made if need be, owned until exit.
-
-    Raises:
-        StorageInvalid: the URL names no bucket.
-        FolderInUse: another server owns it.
-        Unavailable: the folder cannot be used.
-    """
+def place(url: str, options: S3Options) -> Place:
+    """What `file:///folder` or `s3://bucket/prefix` names. Raises StorageInvalid."""
     parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.path in ("", "/"):
-        raise StorageInvalid(f"{url!r} is not file:///folder")
-    bucket = FolderBucket(unquote(parts.path))
-    lock = bucket.claim()
-    try:
-        yield bucket
-    finally:
-        os.close(lock)
+    path = unquote(parts.path)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and path not in ("", "/"):
+        return _Folder(path)
+    if parts.scheme == "s3" and parts.netloc:
+        # Only who uses it pays for it: importing botocore takes longer than all else at start.
+        from cacheproxy.storage.s3.place import S3Place
+
+        prefix = path.strip("/")
+        return S3Place(replace(options, bucket=parts.netloc, prefix=f"{prefix}/" if prefix else ""))
+    raise StorageInvalid(f"{url!r} is neither file:///folder nor s3://bucket/prefix")
 
 
-async def check_format(bucket: Bucket) -> None:
-    """Mark a new bucket with the version of the layout; refuse one of another version.
+class _Folder:
+    """A folder, made if need be, and owned by one server."""
 
-    Raises:
-        StorageInvalid: it was written by a version that this one does not understand.
-    """
-    with suppress(Conflict):
-        await bucket.put(FORMAT_KEY, _FORMAT, match=ABSENT)
-    stored = await bucket.read(FORMAT_KEY)
-    if stored is None or stored.data != _FORMAT:
-        found = "nothing" if stored is None else stored.data[:20].decode(errors="replace")
-        raise StorageInvalid(f"its format is {found}; this version understands format 1")
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    @contextmanager
+    def claimed(self, workers: int) -> Iterator[None]:
+        bucket = FolderBucket(self._root)
+        lock = bucket.claim()
+        try:
+            asyncio.run(check_format(bucket))
+            yield
+        finally:
+            os.close(lock)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Bucket]:
+        yield FolderBucket(self._root)

@@ -21,6 +21,7 @@ async def test_chunks_are_put_together(client: Client) -> None:
         headers = {"Content-Range": f"{start}-{start + 2}"}
         async with client.patch(path, data=chunk, headers=headers) as answer:
             assert answer.headers["Range"] == f"0-{start + 2}"
+            path = answer.headers["Location"]
     async with client.get(path) as answer:
         assert (answer.status, answer.headers["Range"]) == (204, "0-5")
     found = digest(b"abcdefghi")

@@ -109,6 +109,7 @@ async def test_an_upload_may_say_its_algorithm_at_once(client: Client) -> None:
         path = answer.headers["Location"]
     async with client.patch(path, data=_CONTENT[:100]) as answer:
         assert answer.status == 202
+        path = answer.headers["Location"]
     target = f"{path}?digest={digest(_CONTENT, 'sha512')}"
 
     async with client.put(target, data=_CONTENT[100:]) as answer:

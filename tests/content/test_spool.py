@@ -1,249 +1,221 @@
-"""The spool: what becomes an object, and what never does."""
+"""The spool: what is on its way, and who follows it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cacheproxy.content.spool import Spool, SpoolFolder
-from cacheproxy.errors import (
-    BlobUploadInvalid,
-    Conflict,
-    DigestInvalid,
-    SizeInvalid,
-    Unavailable,
-)
-from cacheproxy.oci.digest import Digest, digest_of
-from cacheproxy.storage.folder import FolderBucket
-from tests.fakes import FaultyBucket
-
-
-class _Batches:
-    """A body of these batches that announces `length`; it waits for `go` before the last one."""
-
-    def __init__(
-        self, *batches: bytes, length: int | None = None, go: asyncio.Event | None = None
-    ) -> None:
-        self.length = length
-        self.reached = asyncio.Event()
-        self.closed = False
-        self._batches = batches
-        self._go = go
-
-    async def batches(self) -> AsyncGenerator[bytes, None]:
-        try:
-            for batch in self._batches[:-1]:
-                yield batch
-            self.reached.set()
-            if self._go is not None:
-                await self._go.wait()
-            for batch in self._batches[-1:]:
-                yield batch
-        finally:
-            self.closed = True
-
-
-class _Broken:
-    """A body whose sender goes away after some bytes."""
-
-    length: int | None = None
-
-    async def batches(self) -> AsyncGenerator[bytes, None]:
-        yield b"some"
-        raise BlobUploadInvalid("the client went away")
+from cacheproxy.content.spool import SpoolFolder
+from cacheproxy.errors import BlobUploadInvalid, DigestInvalid, SizeInvalid, Unavailable
+from cacheproxy.oci.digest import Hasher, digest_of
+from tests.content.rooms import Batches, Broken, descriptors, read, settle
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> FolderBucket:
-    return FolderBucket(str(tmp_path))
+def spools(tmp_path: Path) -> SpoolFolder:
+    return SpoolFolder(str(tmp_path / "spool"))
 
 
-@pytest.fixture
-def spools(bucket: FolderBucket) -> SpoolFolder:
-    return SpoolFolder(bucket.spool, bucket)
-
-
-async def _store(
-    spools: SpoolFolder,
-    content: bytes,
-    digest: Digest | None = None,
-    *,
-    algorithm: str = "sha256",
-    absent: bool = False,
-) -> None:
-    async with spools.new(algorithm) as spool:
-        await spool.fill(_Batches(content))
-        await spool.commit("a/b", digest, absent=absent)
-
-
-async def _content(bucket: FolderBucket, key: str) -> bytes | None:
-    stored = await bucket.read(key)
-    return None if stored is None else stored.data
+def _age(path: str) -> None:
+    """Let a file be an hour old."""
+    then = time.time() - 3600
+    os.utime(path, (then, then))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
+    before=st.binary(max_size=20),
     batches=st.lists(st.binary(min_size=1, max_size=20), max_size=5),
     algorithm=st.sampled_from(["sha256", "sha512"]),
     announced=st.booleans(),
 )
-async def test_spool_of_the_right_digest_becomes_the_object(
-    bucket: FolderBucket,
-    spools: SpoolFolder,
-    batches: list[bytes],
-    algorithm: str,
-    announced: bool,
+async def test_spool_has_all_that_came(
+    spools: SpoolFolder, before: bytes, batches: list[bytes], algorithm: str, announced: bool
 ) -> None:
-    """All that came, in its order, however it was cut and whether its length was known."""
-    whole = b"".join(batches)
-    async with spools.new(algorithm) as spool:
-        await spool.fill(_Batches(*batches, length=len(whole) if announced else None))
-        await spool.commit("a/b", digest_of(whole, algorithm))
+    """In its order, however it was cut; its digest is that of all that the hasher has seen."""
+    data, hasher = b"".join(batches), Hasher(algorithm)
+    hasher.update(before)
+    async with spools.new(hasher) as spool:
+        await spool.fill(Batches(*batches, length=len(data) if announced else None))
+        spool.verify(digest_of(before + data, algorithm))
 
-    assert (await _content(bucket, "a/b"), spool.size) == (whole, len(whole))
-    assert os.listdir(bucket.spool) == []
-
-
-async def test_spool_of_another_digest_stores_nothing(
-    bucket: FolderBucket, spools: SpoolFolder
-) -> None:
-    """What is not what it was said to be never gets the name."""
-    with pytest.raises(DigestInvalid):
-        await _store(spools, b"content", digest_of(b"other"))
-
-    assert await bucket.head("a/b") is None
-    assert os.listdir(bucket.spool) == []
-
-
-async def test_spool_of_another_algorithm_than_its_digest_stores_nothing(
-    bucket: FolderBucket, spools: SpoolFolder
-) -> None:
-    """A digest that was not computed cannot match."""
-    with pytest.raises(DigestInvalid):
-        await _store(spools, b"content", digest_of(b"content", "sha512"), algorithm="sha256")
-
-    assert await bucket.head("a/b") is None
+        assert Path(spool.path).read_bytes() == data
+        assert spool.size == len(data)
+    assert os.listdir(spools.folder) == []
 
 
 @pytest.mark.parametrize("length", [1, 6, 8, 100])
 async def test_body_of_another_length_than_announced_is_refused(
-    bucket: FolderBucket, spools: SpoolFolder, length: int
+    spools: SpoolFolder, length: int
 ) -> None:
     """Fewer bytes and more bytes alike, and nothing of them stays."""
     with pytest.raises(SizeInvalid):
-        async with spools.new() as spool:
-            await spool.fill(_Batches(b"cont", b"ent", length=length))
+        async with spools.new(Hasher()) as spool:
+            await spool.fill(Batches(b"cont", b"ent", length=length))
 
-    assert os.listdir(bucket.spool) == []
-
-
-async def test_spool_without_commit_is_discarded(bucket: FolderBucket, spools: SpoolFolder) -> None:
-    """Only a commit makes an object."""
-    async with spools.new() as spool:
-        await spool.fill(_Batches(b"content"))
-        assert len(os.listdir(bucket.spool)) == 1
-
-    assert os.listdir(bucket.spool) == []
+    assert os.listdir(spools.folder) == []
 
 
-async def test_spool_of_a_sender_that_fails_is_discarded(
-    bucket: FolderBucket, spools: SpoolFolder
-) -> None:
-    """The sender's error is the caller's, and nothing stays."""
+async def test_room_that_is_reserved_is_no_content(spools: SpoolFolder) -> None:
+    """The bytes that come are the first of the file, whatever room was taken for them."""
+    async with spools.new(Hasher()) as spool:
+        await spool.reserve(7)
+        await spool.fill(Batches(b"cont", b"ent", length=7))
 
-    async def receive() -> None:
-        async with spools.new() as spool:
-            await spool.fill(_Broken())
+        assert Path(spool.path).read_bytes() == b"content"
 
+
+async def test_spool_is_discarded_on_exit(spools: SpoolFolder) -> None:
+    """Only who takes the file away keeps it; no descriptor stays open."""
+    before = descriptors()
+    async with spools.new(Hasher()) as spool:
+        await spool.fill(Batches(b"content"))
+        assert len(os.listdir(spools.folder)) == 1
     with pytest.raises(BlobUploadInvalid):
-        await receive()
-    assert os.listdir(bucket.spool) == []
+        async with spools.new(Hasher()) as spool:
+            await spool.fill(Broken())
+
+    assert os.listdir(spools.folder) == []
+    assert descriptors() == before
 
 
-async def test_spool_of_a_cancelled_request_is_discarded(
-    bucket: FolderBucket, spools: SpoolFolder
-) -> None:
-    """A client that hangs up in the middle leaves neither a file nor an open body."""
-    body = _Batches(b"some", b"rest", go=asyncio.Event())
-
-    async def receive() -> None:
-        async with spools.new() as spool:
-            await spool.fill(body)
-
-    request = asyncio.create_task(receive())
-    await body.reached.wait()
-    assert len(os.listdir(bucket.spool)) == 1
-    request.cancel()
-    await asyncio.gather(request, return_exceptions=True)
-
-    assert request.cancelled()
-    assert body.closed
-    assert os.listdir(bucket.spool) == []
-
-
-async def test_spool_leaves_no_descriptor_open(spools: SpoolFolder) -> None:
-    """Neither a commit nor a failure does."""
-    before = len(os.listdir("/proc/self/fd"))
-    for digest in (digest_of(b"content"), digest_of(b"other")):
-        try:
-            await _store(spools, b"content", digest)
-        except DigestInvalid:
-            continue
-
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-async def test_spool_is_filled_batch_by_batch(bucket: FolderBucket, spools: SpoolFolder) -> None:
+async def test_spool_is_filled_batch_by_batch(spools: SpoolFolder) -> None:
     """What came is in the file before more is asked for, so memory is bounded by one batch."""
     go = asyncio.Event()
-    body = _Batches(b"some", b"rest", go=go)
+    body, told = Batches(b"some", b"rest", go=go), []
 
-    async def receive(spool: Spool) -> None:
-        await spool.fill(body)
+    async def wrote(size: int) -> None:
+        told.append(size)
 
-    async with spools.new() as spool:
-        filling = asyncio.create_task(receive(spool))
+    async with spools.new(Hasher()) as spool, asyncio.TaskGroup() as tasks:
+        tasks.create_task(spool.fill(body, wrote))
         await body.reached.wait()
-        [file] = os.scandir(bucket.spool)
-        assert file.stat().st_size == 4
+        assert os.stat(spool.path).st_size == 4
         go.set()
-        await filling
 
-    assert spool.size == 8
+    assert (spool.size, told) == (8, [4, 8])
 
 
-async def test_spool_for_what_must_be_absent_conflicts_with_what_is_there(
-    bucket: FolderBucket, spools: SpoolFolder
+async def test_follower_reads_what_came_and_the_last_byte_when_it_is_verified(
+    spools: SpoolFolder,
 ) -> None:
-    """The object that was first stays, and the file of the second goes."""
-    await bucket.put("a/b", b"first")
-    with pytest.raises(Conflict):
-        await _store(spools, b"second", absent=True)
-
-    assert await _content(bucket, "a/b") == b"first"
-    assert os.listdir(bucket.spool) == []
-
-
-async def test_spool_of_a_bucket_that_fails_is_discarded(bucket: FolderBucket) -> None:
-    """A commit that did not happen leaves no file."""
-    spools = SpoolFolder(bucket.spool, FaultyBucket(bucket, 1))
-    with pytest.raises(Unavailable):
-        await _store(spools, b"content")
-
-    assert await bucket.head("a/b") is None
-    assert os.listdir(bucket.spool) == []
+    """Nobody takes what is wrong for right."""
+    async with spools.new(Hasher()) as spool:
+        with spool.follow(8) as file:
+            waiting = asyncio.create_task(file.ready(0))
+            await settle()
+            assert not waiting.done()
+            await spool.fill(Batches(b"some"))
+            assert await waiting == 4
+            await spool.fill(Batches(b"rest"))
+            assert await file.ready(4) == 7
+            waiting = asyncio.create_task(file.ready(7))
+            await settle()
+            assert not waiting.done()
+            spool.verify(digest_of(b"somerest"))
+            assert await waiting == 8
 
 
-async def test_spool_in_a_folder_that_went_is_unavailable(
-    bucket: FolderBucket, tmp_path: Path
+async def test_follower_reads_on_when_the_spool_has_gone(spools: SpoolFolder) -> None:
+    """A verified file is all there, whoever closes or removes what it came from."""
+    async with spools.new(Hasher()) as spool:
+        await spool.fill(Batches(b"content"))
+        spool.verify(digest_of(b"content"))
+        file = spool.follow(7)
+
+    assert await read(file) == b"content"
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+async def test_follower_of_a_spool_that_failed_reads_no_further(
+    spools: SpoolFolder, size: int
 ) -> None:
+    """All that came may be read but the last byte, then the failure is told, also to the late."""
+    async with spools.new(Hasher()) as spool:
+        file = spool.follow(8)
+        waiting = asyncio.create_task(read(file))
+        await spool.fill(Batches(b"somerest"[:size]))
+        with pytest.raises(DigestInvalid):
+            spool.verify(digest_of(b"other"))
+        spool.fail(Unavailable("broken"))
+
+        with pytest.raises(Unavailable):
+            await waiting
+        with pytest.raises(Unavailable):
+            await read(spool.follow(8))
+
+
+async def test_punched_spool_has_a_hole(spools: SpoolFolder) -> None:
+    """The disk has its room back, and the digest is still that of all that came."""
+    content = b"x" * (256 << 10)
+    async with spools.new(Hasher()) as spool:
+        await spool.fill(Batches(content))
+        before = os.stat(spool.path).st_blocks
+        spool.punch(128 << 10)
+        spool.punch(64 << 10)
+        found = os.stat(spool.path)
+
+        assert found.st_blocks <= before // 2 + 8
+        assert (found.st_size, spool.holes) == (256 << 10, 128 << 10)
+        assert Path(spool.path).read_bytes()[128 << 10 :] == content[128 << 10 :]
+        spool.verify(digest_of(content))
+
+
+async def test_folder_that_vanished_is_made_anew(spools: SpoolFolder) -> None:
+    """Also one above it: nobody has to know."""
+    async with spools.new(Hasher()) as spool:
+        await spool.fill(Batches(b"content"))
+    os.rmdir(spools.folder)
+    os.close(spools.scratch())
+
+    assert os.listdir(spools.folder) == []
+
+
+async def test_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
     """The system's own words are not the client's."""
+    (tmp_path / "file").touch()
+    spools = SpoolFolder(str(tmp_path / "file" / "spool"))
     with pytest.raises(Unavailable):
-        async with SpoolFolder(str(tmp_path / "gone"), bucket).new():
+        async with spools.new(Hasher()):
             pass
+    with pytest.raises(Unavailable):
+        spools.scratch()
+
+
+_DIES = """
+import asyncio, os, sys
+from cacheproxy.content.spool import SpoolFolder
+from cacheproxy.oci.digest import Hasher
+
+async def main():
+    async with SpoolFolder(sys.argv[1]).new(Hasher()):
+        os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+async def test_sweep_removes_what_the_dead_left(spools: SpoolFolder) -> None:
+    """Not what the living hold, however old, nor what is young: its maker may be about to lock."""
+    command = [sys.executable, "-c", _DIES, spools.folder]
+    for _ in range(2):
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
+    old, young = (f"{spools.folder}/{name}" for name in os.listdir(spools.folder))
+    _age(old)
+    before = descriptors()
+    async with spools.new(Hasher()) as spool:
+        _age(spool.path)
+
+        assert spools.sweep() == 1
+        assert sorted(os.listdir(spools.folder)) == sorted(
+            map(os.path.basename, [young, spool.path])
+        )
+    assert descriptors() == before

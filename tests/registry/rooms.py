@@ -6,14 +6,17 @@ import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.catalog import Catalog
+from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.referrers import Referrers
 from cacheproxy.registry.tags import Tags
-from cacheproxy.registry.uploads import Tickets, Uploads
+from cacheproxy.registry.tickets import Tickets
+from cacheproxy.registry.uploads import Uploads
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
@@ -28,14 +31,14 @@ class Rooms:
         bucket = bucket or self.folder
         self.now = 1_000_000.0
         namespace = Namespace()
-        spools = SpoolFolder(self.folder.spool, bucket)
+        contents = Contents(bucket, SpoolFolder(self.folder.spool))
         self.hidden = hidden = Hidden(bucket, namespace)
         self.tags = Tags(bucket, namespace)
         self.referrers = Referrers(bucket, namespace)
-        self.blobs = Blobs(bucket, namespace, spools, hidden)
+        self.blobs = Blobs(namespace, contents, Existence(bucket, namespace), hidden)
         self.manifests = Manifests(bucket, namespace, self.tags, self.referrers, hidden)
         tickets = Tickets(b"secret", 100.0, lambda: self.now)
-        self.uploads = Uploads(bucket, namespace, spools, self.blobs, tickets)
+        self.uploads = Uploads(bucket, namespace, contents, self.blobs, tickets)
         self.catalog = Catalog(bucket, namespace)
 
     @property

@@ -40,6 +40,7 @@ async def _push_chunks(rooms: Rooms) -> None:
     await rooms.uploads.append(_APP, session, Bytes(_CONTENT[:5]), None)
     await rooms.uploads.append(_APP, session, Bytes(_CONTENT[5:9]), None)
     rest = Bytes(_CONTENT[9:])
+    session = rooms.uploads.chunked(session)
     await rooms.uploads.finish(_APP, session, digest_of(_CONTENT), rest, None)
 
 

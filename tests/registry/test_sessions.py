@@ -32,7 +32,7 @@ def _unannounced(content: bytes) -> Bytes:
 
 
 async def _keys(rooms: Rooms) -> list[str]:
-    return [key async for key in rooms.folder.list("default/uploads/")]
+    return [each.key async for each in rooms.folder.list("default/uploads/")]
 
 
 async def test_session_that_has_no_byte_costs_nothing(rooms: Rooms) -> None:
@@ -62,7 +62,8 @@ async def test_finished_session_leaves_its_blob_and_no_chunk(rooms: Rooms) -> No
     """Only the mark stays that it is over."""
     session = rooms.uploads.begin(_APP)
     await rooms.uploads.append(_APP, session, Bytes(b"abc"), None)
-    await rooms.uploads.finish(_APP, session, digest_of(b"abcdef"), Bytes(b"def"), ByteRange(3, 3))
+    chunked = rooms.uploads.chunked(session)
+    await rooms.uploads.finish(_APP, chunked, digest_of(b"abcdef"), Bytes(b"def"), ByteRange(3, 3))
 
     assert await rooms.blobs.size(_APP, digest_of(b"abcdef")) == 6
     assert await _keys(rooms) == [f"default/uploads/{session}/closed"]
@@ -73,6 +74,7 @@ async def test_session_stays_as_it_is_when_the_digest_is_wrong(rooms: Rooms, las
     """The client may send the right digest then, with or without the last bytes."""
     session = rooms.uploads.begin(_APP)
     await rooms.uploads.append(_APP, session, Bytes(b"abc"), None)
+    session = rooms.uploads.chunked(session)
     with pytest.raises(DigestInvalid):
         await rooms.uploads.finish(_APP, session, digest_of(b"other"), Bytes(last), None)
 
@@ -87,6 +89,7 @@ async def test_finish_that_failed_can_be_repeated(tmp_path: Path, last: bytes) -
         plain = Rooms(folder)
         session = plain.uploads.begin(_APP)
         await plain.uploads.append(_APP, session, Bytes(b"abc"), None)
+        session = plain.uploads.chunked(session)
         faulty = FaultyBucket(plain.folder, fail_at)
         digest = digest_of(b"abc" + last)
         with suppress(Unavailable):

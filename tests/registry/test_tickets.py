@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import BlobUploadUnknown
 from cacheproxy.oci.reference import Repository
-from cacheproxy.registry.uploads import Tickets, load_secret
+from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.storage.folder import FolderBucket
 
 _APP = Repository("ci/app")

@@ -1,0 +1,145 @@
+"""Contents: what a bucket holds, brought here and sent there through files on the local disk."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from cacheproxy.content.fills import Fills
+from cacheproxy.content.spool import Body, Spool, SpoolFolder
+from cacheproxy.content.tier import Tier
+from cacheproxy.content.window import Window
+from cacheproxy.errors import StorageFull
+from cacheproxy.oci.digest import Digest, Hasher
+from cacheproxy.oci.ranges import ByteRange
+from cacheproxy.storage.blocking import in_thread, os_errors
+from cacheproxy.storage.bucket import Bucket, LocalFile, Upload
+
+_URL_SECONDS: Final = 3600
+
+
+class Received:
+    """A body that has come in whole, and waits to be committed."""
+
+    def __init__(self, spool: Spool, upload: Upload, tier: Tier | None) -> None:
+        self._spool = spool
+        self._upload = upload
+        self._tier = tier
+
+    @property
+    def size(self) -> int:
+        return self._spool.size
+
+    async def commit(self, digest: Digest) -> None:
+        """Make it an object, and an entry of the tier, if its content has this digest.
+
+        Raises:
+            DigestInvalid: it has another one. Nothing is stored.
+        """
+        self._spool.verify(digest)
+        await self._upload.commit(digest, self.size)
+        if self._tier is not None and not self._spool.holes:
+            await self._tier.admit(self._spool.path, digest, self.size)
+
+    async def commit_part(self, *, absent: bool = False) -> None:
+        """Make it an object that is a part of something. Raises Conflict, see `Upload.commit`."""
+        await self._upload.commit(None, self.size, absent=absent)
+
+
+class Contents:
+    """The objects of `bucket`: with `tier` by way of its disk, else they are local themselves."""
+
+    def __init__(self, bucket: Bucket, spools: SpoolFolder, tier: Tier | None = None) -> None:
+        self._bucket = bucket
+        self._spools = spools
+        self._tier = tier
+        self._fills = None if tier is None else Fills(bucket, spools, tier)
+
+    async def open(self, key: str, digest: Digest) -> LocalFile | None:
+        """The content of a blob, to be closed by the caller: perhaps a file that still grows."""
+        if self._tier is None or self._fills is None:
+            return await self._open_local(key)
+        return self._tier.open(digest) or await self._fills.follow(key, digest)
+
+    async def open_part(self, key: str, digest: Digest, part: ByteRange) -> LocalFile | None:
+        """The content, of which only `part` will be read: that is not waited for behind the rest,
+        and fills nothing."""
+        if self._tier is None:
+            return await self._open_local(key)
+        return self._tier.open(digest) or await Window.open(self._bucket, self._spools, key, part)
+
+    async def url(self, key: str) -> str | None:
+        """Where a client can fetch the content by itself, for as long as a download may take."""
+        return await self._bucket.url(key, _URL_SECONDS)
+
+    @asynccontextmanager
+    async def receive(self, key: str, body: Body, hasher: Hasher) -> AsyncIterator[Received]:
+        """All of `body`, most of which may be on its way to become the object `key`.
+
+        The digest is that of all that `hasher` has seen. Without commit, nothing is stored.
+
+        Raises:
+            SizeInvalid, StorageFull: see `Spool.fill`.
+        """
+        async with (
+            self._spools.new(hasher) as spool,
+            self._bucket.upload(spool.path, key, body.length) as upload,
+        ):
+            whole = await self._reserve(spool, body.length)
+
+            async def wrote(size: int) -> None:
+                await upload.wrote(size)
+                if not whole:
+                    spool.punch(upload.sent)
+
+            await spool.fill(body, wrote)
+            yield Received(spool, upload, self._tier)
+
+    async def read_into(self, key: str, hasher: Hasher) -> bool:
+        """Hash an object; False if it is absent."""
+        content = await self._bucket.open(key)
+        if content is None:
+            return False
+        try:
+            if isinstance(content, LocalFile):
+                await in_thread(_hash, content, hasher)
+            else:
+                async for batch in content.batches():
+                    await in_thread(hasher.update, batch)
+        finally:
+            content.close()
+        return True
+
+    async def sweep(self) -> int:
+        """Remove the spools of dead processes; returns how many those were."""
+        return await in_thread(self._spools.sweep)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        if self._tier is not None and self._fills is not None:
+            await self._fills.close()
+            await self._tier.settle()
+
+    async def _open_local(self, key: str) -> LocalFile | None:
+        content = await self._bucket.open(key)
+        assert content is None or isinstance(content, LocalFile), "only a local bucket has no tier"
+        return content
+
+    async def _reserve(self, spool: Spool, length: int | None) -> bool:
+        """Whether the spool can hold the whole; else it holds what is not sent yet."""
+        if self._tier is not None and (length is None or not self._tier.admits(length)):
+            return False
+        try:
+            await spool.reserve(length or 0)
+        except StorageFull:
+            if self._tier is None:
+                raise
+            return False
+        return True
+
+
+def _hash(file: LocalFile, hasher: Hasher) -> None:
+    offset = 0
+    with os_errors:
+        while data := file.read_at(offset, 1 << 20):
+            hasher.update(data)
+            offset += len(data)

@@ -1,0 +1,153 @@
+"""A window on an object: a part of it, read as far ahead as its reader needs and no further."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Final, Self
+
+import structlog
+
+from cacheproxy.content.spool import Change, SpoolFolder
+from cacheproxy.errors import RegistryError, Unavailable
+from cacheproxy.oci.ranges import ByteRange
+from cacheproxy.storage.blocking import in_thread, os_errors
+from cacheproxy.storage.bucket import Bucket, LocalFile, Stream
+from cacheproxy.storage.files import punch, write_at
+
+log = structlog.get_logger()
+
+# One request to the bucket. A reader that stops holds two pieces on the disk, and no connection.
+_PIECE_BYTES: Final = 16 << 20
+
+# How often a body may break before it has brought another byte.
+_BREAKS: Final = 3
+
+
+class Reading:
+    """A part of an object as a `content.spool.Body`, taken up again where it breaks."""
+
+    def __init__(self, bucket: Bucket, key: str, part: ByteRange, first: Stream) -> None:
+        self.length: int | None = part.length
+        self._bucket = bucket
+        self._key = key
+        self._part = part
+        self._stream = first
+
+    async def batches(self) -> AsyncGenerator[bytes, None]:
+        offset, end, breaks = self._part.start, self._part.start + self._part.length, 0
+        while True:
+            try:
+                async with aclosing(self._stream.batches()) as batches:
+                    async for batch in batches:
+                        breaks, offset = 0, offset + len(batch)
+                        yield batch
+                return
+            except Unavailable:
+                breaks += 1
+                if offset == end:
+                    return  # it broke behind the last byte
+                if breaks == _BREAKS:
+                    raise
+            finally:
+                self._stream.close()
+            self._stream = await _open(self._bucket, self._key, ByteRange(offset, end - offset))
+
+
+class Window(LocalFile):
+    """`size` is that of the object; the bytes of `part` can be read, in order, once."""
+
+    __slots__ = ("_change", "_end", "_failure", "_held", "_read", "_stream", "_task")
+
+    def __init__(self, fd: int, size: int, start: int, first: Stream) -> None:
+        super().__init__(fd, size)
+        self._change = Change()
+        self._held = self._read = self._end = start
+        self._failure: RegistryError | None = None
+        self._stream: Stream | None = first
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls, bucket: Bucket, spools: SpoolFolder, key: str, part: ByteRange
+    ) -> Self | None:
+        """A window on an object, None if it is absent; the caller closes it."""
+        pieces = _pieces(part)
+        first = await bucket.open(key, pieces[0])
+        if first is None:
+            return None
+        assert not isinstance(first, LocalFile), "a local object needs no window"
+        try:
+            fd = spools.scratch()
+        except BaseException:
+            first.close()
+            raise
+        window = cls(os.dup(fd), first.size, part.start, first)
+        window._task = asyncio.create_task(window._fetch(bucket, key, pieces, fd))
+        window._task.add_done_callback(partial(window._ended, fd))
+        return window
+
+    async def ready(self, offset: int) -> int:
+        """See `LocalFile`. Raises Unavailable: the rest will not come."""
+        self._read = offset
+        self._change.tell()
+        while self._end <= offset:
+            if self._failure is not None:
+                raise Unavailable("the blob could not be read") from self._failure
+            await self._change.wait()
+        return self._end
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        super().close()
+
+    async def _fetch(self, bucket: Bucket, key: str, pieces: list[ByteRange], fd: int) -> None:
+        """Read the pieces into the file `fd`, each when the reader is in the one before it."""
+        try:
+            for piece in pieces:
+                while piece.start - self._read > _PIECE_BYTES:
+                    await self._change.wait()
+                if self._stream is None:
+                    self._stream = await _open(bucket, key, piece)
+                async with aclosing(Reading(bucket, key, piece, self._stream).batches()) as batches:
+                    async for batch in batches:
+                        await self._take(fd, batch)
+                self._stream = None
+        except RegistryError as error:
+            self._failure = error
+            self._change.tell()
+
+    def _ended(self, fd: int, task: asyncio.Task[None]) -> None:
+        """Let go of everything, also of what a task has that was cancelled before it began."""
+        if self._stream is not None:
+            self._stream.close()
+        os.close(fd)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("window_crashed", exc_info=error)
+            self._failure = Unavailable("the blob could not be read")
+            self._change.tell()
+
+    async def _take(self, fd: int, batch: bytes) -> None:
+        with os_errors:
+            if self._read - self._held >= _PIECE_BYTES:
+                punch(fd, self._held, self._read - self._held)
+                self._held = self._read
+            await in_thread(write_at, fd, batch, self._end)
+        self._end += len(batch)
+        self._change.tell()
+
+
+def _pieces(part: ByteRange) -> list[ByteRange]:
+    end = part.start + part.length
+    starts = range(part.start, end, _PIECE_BYTES)
+    return [ByteRange(start, min(_PIECE_BYTES, end - start)) for start in starts]
+
+
+async def _open(bucket: Bucket, key: str, part: ByteRange) -> Stream:
+    stream = await bucket.open(key, part)
+    if stream is None:
+        raise Unavailable("the object has vanished while it was read")
+    assert not isinstance(stream, LocalFile), "a local object is not read this way"
+    return stream

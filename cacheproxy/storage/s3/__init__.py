@@ -1,0 +1,1 @@
+"""A Bucket in S3, or in what speaks like it."""

@@ -1,0 +1,213 @@
+"""What is done to one object of S3, each in one request where S3 allows."""
+
+import asyncio
+import base64
+import secrets
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+from cacheproxy.errors import Conflict, Unavailable
+from cacheproxy.oci.digest import Digest, digest_of
+from cacheproxy.oci.ranges import ByteRange
+from cacheproxy.storage.bucket import Match, Stored
+from cacheproxy.storage.s3.background import Background
+from cacheproxy.storage.s3.options import S3Options
+from cacheproxy.storage.s3.requests import META, Body, Reply, Request, S3Requests
+from cacheproxy.storage.s3.stream import S3Stream
+
+CONFLICTS: Final = frozenset({404, 412})
+"""A condition did not hold: 404 where a version was to be there and nothing is."""
+
+# Names the write that made an object, to know one's own when its answer was lost.
+_WRITE: Final = "cacheproxy-write"
+
+_STRIPES: Final = 64
+_LARGE: Final = 256 << 10
+
+
+class S3Objects:
+    """The objects below the prefix of a bucket, by their keys without it."""
+
+    def __init__(self, requests: S3Requests, *, emulated: bool) -> None:
+        """`emulated` says that the bucket ignores conditions: they are checked and kept here."""
+        self.requests = requests
+        self._emulated = emulated
+        self.background = Background()
+        self._stripes = [asyncio.Lock() for _ in range(_STRIPES)]
+
+    @property
+    def options(self) -> S3Options:
+        return self.requests.options
+
+    def name(self, key: str) -> str:
+        return self.options.prefix + key
+
+    async def look(self, key: str) -> Reply | None:
+        request = Request(
+            "HeadObject",
+            {"Key": self.name(key)},
+            self.options.read_seconds,
+            expect=frozenset({200, 404}),
+        )
+        reply = await self.requests.send(request)
+        return None if reply.status == 404 else reply
+
+    async def version(self, key: str) -> str | None:
+        found = await self.look(key)
+        return None if found is None else _version(found)
+
+    async def read(self, key: str, known: Stored | None) -> Stored | None:
+        params = {"Key": self.name(key)}
+        if known is not None:
+            params["IfNoneMatch"] = known.version
+        expect = frozenset({200, 304, 404})
+        reply = await self.requests.send(
+            Request("GetObject", params, self.options.read_seconds, expect)
+        )
+        if reply.status == 304:
+            return known
+        if reply.status == 404:
+            return None
+        return Stored(reply.data, _metadata(reply.headers), _version(reply))
+
+    async def open(self, key: str, part: ByteRange | None) -> S3Stream | None:
+        params = {"Key": self.name(key)}
+        if part is not None:
+            params["Range"] = f"bytes={part.start}-{part.last}"
+        expect = frozenset({200, 206, 404})
+        response = await self.requests.begin(
+            Request("GetObject", params, self.options.read_seconds, expect)
+        )
+        return None if response.status == 404 else S3Stream.of(response, part)
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        metadata: Mapping[str, str] | None = None,
+        match: Match | None = None,
+    ) -> None:
+        digest = digest_of(data) if self.options.checksums != "off" else None
+        body = _pieces(data)
+        await self.write(key, body, len(data), digest, metadata or {}, match)
+
+    async def write(
+        self,
+        key: str,
+        body: Callable[[], Body],
+        length: int,
+        digest: Digest | None,
+        metadata: Mapping[str, str],
+        match: Match | None,
+    ) -> None:
+        """Make `length` bytes of `body` the object, in one request.
+
+        Raises:
+            Conflict: `match` does not hold.
+        """
+        write = new_write()
+        async with self.condition(key, match) as sent:
+            params = self._params(key, length, digest)
+            params |= {"Metadata": {**metadata, **(write if match else {})}, **condition(sent)}
+            request = Request(
+                "PutObject",
+                params,
+                self.options.write_seconds,
+                expect=frozenset({200}) | (CONFLICTS if sent else frozenset()),
+                length=length,
+                body=body,
+            )
+            reply = await self.requests.send(request)
+            if reply.status != 200 and not (reply.before and await self.is_by(key, write)):
+                raise Conflict(key)
+
+    async def is_by(self, key: str, write: Mapping[str, str]) -> bool:
+        """Whether the object was made by `write`.
+
+        A write on condition whose answer was lost is sent again, and then fails by what it has
+        itself written. Equal bytes would not tell: another writer may have written the same.
+        """
+        found = await self.look(key)
+        return found is not None and found.headers.get(META + _WRITE) == write[_WRITE]
+
+    async def delete(self, key: str, match: Match | None) -> bool:
+        """S3 does not say whether there was something to delete, so it is asked before."""
+        async with self.condition(key, match) as sent:
+            version = await self.version(key)
+            if match is not None and version != match.version:
+                raise Conflict(key)
+            if version is None:
+                return False
+            request = Request(
+                "DeleteObject",
+                {"Key": self.name(key), **condition(sent)},
+                self.options.write_seconds,
+                expect=frozenset({200, 204}) | (CONFLICTS if sent else frozenset()),
+            )
+            reply = await self.requests.send(request)
+            # Refused at a second attempt and gone: the first one did it.
+            done = reply.status in (200, 204) or (reply.before and await self.look(key) is None)
+            if not done:
+                raise Conflict(key)
+            return True
+
+    @asynccontextmanager
+    async def condition(self, key: str, match: Match | None) -> AsyncIterator[Match | None]:
+        """The condition to send; one that the bucket would ignore is checked and kept here."""
+        if match is None or not self._emulated:
+            yield match
+            return
+        async with self._stripe(key):
+            if await self.version(key) != match.version:
+                raise Conflict(key)
+            yield None
+
+    def _stripe(self, key: str) -> AbstractAsyncContextManager[None]:
+        return self._stripes[zlib.crc32(key.encode()) % _STRIPES]
+
+    def _params(self, key: str, length: int, digest: Digest | None) -> dict[str, Any]:
+        params = {"Key": self.name(key), "ContentLength": length}
+        return params | self.options.object_params() | _checksum(digest, self.options)
+
+
+def new_write() -> dict[str, str]:
+    """Metadata that no other write has."""
+    return {_WRITE: secrets.token_hex(8)}
+
+
+def condition(match: Match | None) -> dict[str, str]:
+    if match is None:
+        return {}
+    return {"IfNoneMatch": "*"} if match.version is None else {"IfMatch": match.version}
+
+
+def _checksum(digest: Digest | None, options: S3Options) -> dict[str, str]:
+    if digest is None or digest.algorithm != "sha256" or options.checksums == "off":
+        return {}
+    return {"ChecksumSHA256": base64.b64encode(bytes.fromhex(digest.hex)).decode()}
+
+
+def _version(reply: Reply) -> str:
+    version = reply.headers.get("ETag")
+    if version is None:
+        raise Unavailable("the bucket gives its objects no ETag")
+    return version
+
+
+def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    found = {name.lower(): value for name, value in headers.items()}
+    ours = {name[len(META) :]: found[name] for name in found if name.startswith(META)}
+    ours.pop(_WRITE, None)
+    return ours
+
+
+def _pieces(data: bytes) -> Callable[[], Body]:
+    """Bytes to send; in pieces where sending all at once would hold up the others."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), _LARGE):
+            yield data[start : start + _LARGE]
+
+    return pieces if len(data) > _LARGE else lambda: data

@@ -1,0 +1,1 @@
+"""What stands between the server and S3 in tests: a proxy that counts, delays and breaks calls."""
