@@ -30,8 +30,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a flag for every setting, and `--config`."""
     for setting in reversed(list(settings())):
         names = [*_SHORT.get(setting.key, ()), setting.flag]
-        default = setting.default if setting.default != "" else "a folder of yours"
-        told = f"{setting.help} [{default}]"
+        told = f"{setting.help} [{setting.told_default}]"
         command = click.option(*names, setting.key.replace(".", "__"), help=told)(command)
     return click.option("--config", "file", help="A YAML file with settings.")(command)
 

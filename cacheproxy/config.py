@@ -17,6 +17,11 @@ import yaml
 
 PREFIX: Final = "CACHEPROXY_"
 
+_TOLD_DEFAULTS: Final = {
+    "storage.url": "$XDG_DATA_HOME/cacheproxy",
+    "tier.folder": "$XDG_CACHE_HOME/cacheproxy",
+}
+
 _SIZE: Final = re.compile(r"(\d+)\s*(|B|KiB|MiB|GiB|TiB)")
 _UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -48,7 +53,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
-    """file:///folder or s3://bucket/prefix. By default the folder $XDG_DATA_HOME/cacheproxy."""
+    """Where the data is: file:///folder or s3://bucket/prefix."""
 
 
 class S3(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,9 +85,9 @@ class S3(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = ""
-    """The local disk before S3. By default $XDG_CACHE_HOME/cacheproxy."""
+    """The folder on a local disk that holds what was lately pushed to S3 or read from it."""
     bytes: Bytes = Bytes(10 << 30)
-    """How much of it to use."""
+    """How much of that disk to use, spools apart."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +125,11 @@ class Setting:
     @property
     def key(self) -> str:
         return f"{self.section}.{self.name}"
+
+    @property
+    def told_default(self) -> str:
+        """The default in words, where the value itself says nothing."""
+        return _TOLD_DEFAULTS.get(self.key, str(self.default)) or "none"
 
     @property
     def variable(self) -> str:

@@ -88,11 +88,10 @@ class FaultyBucket:
         await self._inner.join(parts, key)
         self.after()
 
-    async def delete(self, key: str, *, match: Match | None = None) -> bool:
+    async def delete(self, key: str, *, match: Match | None = None) -> None:
         self.before()
-        found = await self._inner.delete(key, match=match)
+        await self._inner.delete(key, match=match)
         self.after()
-        return found
 
     async def list(
         self, prefix: str, *, after: str = "", folders: bool = False

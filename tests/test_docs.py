@@ -28,8 +28,7 @@ def test_the_table_of_metrics_is_the_one_in_the_code() -> None:
 
 
 def _row(setting: Setting) -> str:
-    default = "`$XDG_DATA_HOME/cacheproxy`" if setting.default == "" else f"`{setting.default}`"
     return (
-        f"| `{setting.key}` | `{setting.flag}` | `{setting.variable}` | {default} "
+        f"| `{setting.key}` | `{setting.flag}` | `{setting.variable}` | `{setting.told_default}` "
         f"| {setting.help} |"
     )

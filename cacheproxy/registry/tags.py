@@ -48,7 +48,11 @@ class Tags:
 
     async def delete(self, repository: Repository, tag: Tag) -> bool:
         """Remove the tag; False if there was none."""
-        return await self._bucket.delete(self._namespace.tag(repository, tag))
+        key = self._namespace.tag(repository, tag)
+        if await self._read(key) is None:
+            return False
+        await self._bucket.delete(key)
+        return True
 
     async def delete_pointing_to(self, repository: Repository, digest: Digest) -> None:
         """Remove the tags that point to `digest`, but none that is moved meanwhile."""

@@ -176,8 +176,8 @@ class Bucket(Protocol):
     async def join(self, parts: Sequence[Listed], key: str) -> None:
         """Make the concatenation of the objects `parts` the object `key`; the parts stay."""
 
-    async def delete(self, key: str, *, match: Match | None = None) -> bool:
-        """Delete the object; False if it was absent.
+    async def delete(self, key: str, *, match: Match | None = None) -> None:
+        """Delete the object, if it is there.
 
         Raises:
             Conflict: `match` does not hold.

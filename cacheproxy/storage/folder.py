@@ -122,8 +122,8 @@ class FolderBucket:
     async def join(self, parts: Sequence[Listed], key: str) -> None:
         await in_thread(self._join, [self._path(part.key) for part in parts], self._path(key))
 
-    async def delete(self, key: str, *, match: Match | None = None) -> bool:
-        return await in_thread(self._delete, self._path(key), match)
+    async def delete(self, key: str, *, match: Match | None = None) -> None:
+        await in_thread(self._delete, self._path(key), match)
 
     async def list(
         self, prefix: str, *, after: str = "", folders: bool = False
@@ -200,14 +200,13 @@ class FolderBucket:
             unlink(temporary)
             raise
 
-    def _delete(self, path: str, match: Match | None) -> bool:
+    def _delete(self, path: str, match: Match | None) -> None:
         with os_errors, self._condition(path, match, locked=True):
             if not unlink(path):
-                return False
+                return
             unlink(_metadata_path(path))
             sync_folder(os.path.dirname(path))
         self._prune(os.path.dirname(path))
-        return True
 
     def _prune(self, folder: str) -> None:
         """Remove folders that became empty, up to the root, so that listings stay short."""

@@ -85,8 +85,8 @@ class S3Bucket:
     async def join(self, parts: Sequence[Listed], key: str) -> None:
         await join(self._objects, parts, key)
 
-    async def delete(self, key: str, *, match: Match | None = None) -> bool:
-        return await self._objects.delete(key, match)
+    async def delete(self, key: str, *, match: Match | None = None) -> None:
+        await self._objects.delete(key, match)
 
     async def list(
         self, prefix: str, *, after: str = "", folders: bool = False

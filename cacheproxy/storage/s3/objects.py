@@ -132,26 +132,21 @@ class S3Objects:
         found = await self.look(key)
         return found is not None and found.headers.get(META + _WRITE) == write[_WRITE]
 
-    async def delete(self, key: str, match: Match | None) -> bool:
-        """S3 does not say whether there was something to delete, so it is asked before."""
+    async def delete(self, key: str, match: Match | None) -> None:
+        """A condition is looked at first too: not every S3 that keeps it on writes does so here."""
         async with self.condition(key, match) as sent:
-            version = await self.version(key)
-            if match is not None and version != match.version:
+            if sent is not None and await self.version(key) != sent.version:
                 raise Conflict(key)
-            if version is None:
-                return False
             request = Request(
                 "DeleteObject",
                 {"Key": self.name(key), **condition(sent)},
                 self.options.write_seconds,
-                expect=frozenset({200, 204}) | (CONFLICTS if sent else frozenset()),
+                expect=frozenset({200, 204, 404}) | (CONFLICTS if sent else frozenset()),
             )
             reply = await self.requests.send(request)
             # Refused at a second attempt and gone: the first one did it.
-            done = reply.status in (200, 204) or (reply.before and await self.look(key) is None)
-            if not done:
+            if reply.status == 412 and not (reply.before and await self.look(key) is None):
                 raise Conflict(key)
-            return True
 
     @asynccontextmanager
     async def condition(self, key: str, match: Match | None) -> AsyncIterator[Match | None]:
