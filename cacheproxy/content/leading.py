@@ -90,6 +90,8 @@ class Led(LocalFile):
 
     __slots__ = ("_lead",)
 
+    verified = False
+
     def __init__(self, fd: int, size: int, lead: int) -> None:
         super().__init__(fd, size)
         self._lead = lead

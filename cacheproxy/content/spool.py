@@ -135,6 +135,8 @@ class Follower(LocalFile):
 
     __slots__ = ("_spool",)
 
+    verified = False
+
     def __init__(self, spool: Spool, fd: int, size: int) -> None:
         super().__init__(fd, size)
         self._spool = spool

@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
 from typing import Final, Self
 
 import structlog
@@ -14,7 +13,7 @@ from cacheproxy.errors import RegistryError, Unavailable
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import Bucket, LocalFile, Stream
-from cacheproxy.storage.files import punch, write_at
+from cacheproxy.storage.files import write_at
 
 log = structlog.get_logger()
 
@@ -56,14 +55,20 @@ class Reading:
 
 
 class Window(LocalFile):
-    """`size` is that of the object; the bytes of `part` can be read, in order, once."""
+    """`size` is that of the object; the bytes of `part` can be read, in order, once.
 
-    __slots__ = ("_change", "_end", "_failure", "_held", "_read", "_stream", "_task")
+    `fd` is that of the piece which the last `ready` was about. A piece is a file of its own, for
+    the kernel may still be sending it when its reader is done with it: then closing the file takes
+    nothing away, while punching a hole would have zeros sent.
+    """
 
-    def __init__(self, fd: int, size: int, start: int, first: Stream) -> None:
-        super().__init__(fd, size)
+    __slots__ = ("_change", "_end", "_failure", "_files", "_read", "_stream", "_task")
+
+    def __init__(self, size: int, start: int, first: Stream) -> None:
+        super().__init__(-1, size)
         self._change = Change()
-        self._held = self._read = self._end = start
+        self._read = self._end = start
+        self._files: list[tuple[int, int]] = []  # where a piece ends, and its descriptor
         self._failure: RegistryError | None = None
         self._stream: Stream | None = first
         self._task: asyncio.Task[None] | None = None
@@ -78,14 +83,9 @@ class Window(LocalFile):
         if first is None:
             return None
         assert not isinstance(first, LocalFile), "a local object needs no window"
-        try:
-            fd = spools.scratch()
-        except BaseException:
-            first.close()
-            raise
-        window = cls(os.dup(fd), first.size, part.start, first)
-        window._task = asyncio.create_task(window._fetch(bucket, key, pieces, fd))
-        window._task.add_done_callback(partial(window._ended, fd))
+        window = cls(first.size, part.start, first)
+        window._task = asyncio.create_task(window._fetch(bucket, spools, key, pieces))
+        window._task.add_done_callback(window._ended)
         return window
 
     async def ready(self, offset: int) -> int:
@@ -96,47 +96,57 @@ class Window(LocalFile):
             if self._failure is not None:
                 raise Unavailable("the blob could not be read") from self._failure
             await self._change.wait()
-        return self._end
+        while self._files[0][0] <= offset:
+            os.close(self._files.pop(0)[1])
+        end, self.fd = self._files[0]
+        return min(end, self._end)
 
     def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        super().close()
+        """The files go when nobody writes to them any more."""
+        if self._task is not None and not self._task.cancel():
+            self._close_files()
 
-    async def _fetch(self, bucket: Bucket, key: str, pieces: list[ByteRange], fd: int) -> None:
-        """Read the pieces into the file `fd`, each when the reader is in the one before it."""
+    async def _fetch(
+        self, bucket: Bucket, spools: SpoolFolder, key: str, pieces: list[ByteRange]
+    ) -> None:
+        """Read each piece into a file when the reader is in the one before it."""
         try:
             for piece in pieces:
                 while piece.start - self._read > _PIECE_BYTES:
                     await self._change.wait()
                 if self._stream is None:
                     self._stream = await _open(bucket, key, piece)
-                async with aclosing(Reading(bucket, key, piece, self._stream).batches()) as batches:
-                    async for batch in batches:
-                        await self._take(fd, batch)
+                await self._take(Reading(bucket, key, piece, self._stream), spools.scratch(), piece)
                 self._stream = None
         except RegistryError as error:
-            self._failure = error
-            self._change.tell()
+            self._fail(error)
 
-    def _ended(self, fd: int, task: asyncio.Task[None]) -> None:
-        """Let go of everything, also of what a task has that was cancelled before it began."""
+    async def _take(self, body: Reading, fd: int, piece: ByteRange) -> None:
+        self._files.append((piece.start + piece.length, fd))
+        async with aclosing(body.batches()) as batches:
+            async for batch in batches:
+                with os_errors:
+                    await in_thread(write_at, fd, batch, self._end)
+                self._end += len(batch)
+                self._change.tell()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let go of the stream, also if the task was cancelled before it began."""
         if self._stream is not None:
             self._stream.close()
-        os.close(fd)
-        if not task.cancelled() and (error := task.exception()):
+        if task.cancelled():
+            self._close_files()
+        elif error := task.exception():
             log.error("window_crashed", exc_info=error)
-            self._failure = Unavailable("the blob could not be read")
-            self._change.tell()
+            self._fail(Unavailable("the server has failed"))
 
-    async def _take(self, fd: int, batch: bytes) -> None:
-        with os_errors:
-            if self._read - self._held >= _PIECE_BYTES:
-                punch(fd, self._held, self._read - self._held)
-                self._held = self._read
-            await in_thread(write_at, fd, batch, self._end)
-        self._end += len(batch)
+    def _fail(self, failure: RegistryError) -> None:
+        self._failure = failure
         self._change.tell()
+
+    def _close_files(self) -> None:
+        while self._files:
+            os.close(self._files.pop()[1])
 
 
 def _pieces(part: ByteRange) -> list[ByteRange]:
