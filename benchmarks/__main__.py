@@ -9,7 +9,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import building, memory, pushing, reading, scaling, table
+from benchmarks import (
+    building,
+    memory,
+    pushing,
+    reading,
+    s3_builds,
+    s3_costs,
+    s3_crowd,
+    s3_memory,
+    s3_transfers,
+    scaling,
+    table,
+)
 from benchmarks.scale import QUICK, WHOLE, Scale
 from benchmarks.turn import alone_on_machine
 
@@ -21,12 +33,18 @@ ROWS: dict[str, Callable[[Path, Scale], None]] = {
     "memory": memory.memory,
     "workers": scaling.workers,
     "builds": building.builds,
+    "s3-costs": s3_costs.costs,
+    "s3-crowd": s3_crowd.crowd,
+    "s3-transfers": s3_transfers.transfers,
+    "s3-reexports": s3_builds.reexports,
+    "s3-builds": s3_builds.builds,
+    "s3-memory": s3_memory.memory,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="in less than 3 minutes, not 12")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and nothing long")
     parser.add_argument("rows", nargs="*", metavar="row", help=", ".join(ROWS))
     given = parser.parse_args()
     if unknown := set(given.rows) - set(ROWS):

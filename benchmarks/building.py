@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import peers, table
 from benchmarks.peers import Peer
-from benchmarks.project import STEPS, Project
+from benchmarks.project import STEPS, Project, in_registry
 from benchmarks.samples import Sample, measure, medians
 from benchmarks.scale import Scale
 from tests.real.base_image import BaseImage
@@ -26,7 +26,7 @@ def builds(folder: Path, scale: Scale) -> None:
     with ExitStack() as stack:
         source = stack.enter_context(peers.cacheproxy(folder / "source"))
         buildkit = stack.enter_context(BuildKit.running())
-        project = Project(folder / "project", _push_base(folder, source), buildkit)
+        project = Project(folder / "project", push_base(folder, source), buildkit)
         for number in range(scale.rounds):
             _round(folder / str(number), project, samples)
     for name, each in samples.items():
@@ -44,15 +44,15 @@ def _round(folder: Path, project: Project, samples: dict[str, dict[str, list[Sam
         ]
         project.renew()
         for peer in servers:
-            sample = measure(peer.process, partial(project.export_to, peer))
+            sample = measure(peer.process, partial(project.export_to, in_registry(peer)))
             samples["export"].setdefault(peer.name, []).append(sample)
         for peer in servers:
             project.forget()
-            sample = measure(peer.process, partial(project.import_from, peer))
+            sample = measure(peer.process, partial(project.import_from, in_registry(peer)))
             samples["import"].setdefault(peer.name, []).append(sample)
 
 
-def _push_base(folder: Path, source: Peer) -> str:
+def push_base(folder: Path, source: Peer) -> str:
     """The name of an image to build on, which no registry that is measured holds."""
     layout = folder / "layout"
     layout.mkdir()

@@ -49,7 +49,7 @@ class Target:
         self.bodies = method != "HEAD"
 
 
-class _Connection:
+class Connection:
     """One request at a time; `left` is how many bytes of the body are still to come."""
 
     __slots__ = ("_bodies", "_buffer", "_head", "left", "received", "request", "socket")
@@ -122,13 +122,13 @@ def run(target: Target, connections: int, seconds: float) -> Done:
 @contextmanager
 def _connected(
     target: Target, count: int, buffer: bytearray
-) -> Iterator[tuple[select.epoll, dict[int, _Connection]]]:
+) -> Iterator[tuple[select.epoll, dict[int, Connection]]]:
     """Connections by descriptor, each of which has asked once, and a poll for all of them."""
     with ExitStack() as stack:
         poll = stack.enter_context(select.epoll())
-        by_fd: dict[int, _Connection] = {}
+        by_fd: dict[int, Connection] = {}
         for _ in range(count):
-            connection = _Connection(target, buffer)
+            connection = Connection(target, buffer)
             stack.enter_context(connection.socket)
             by_fd[connection.socket.fileno()] = connection
             poll.register(connection.socket, select.EPOLLIN)

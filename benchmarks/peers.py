@@ -29,21 +29,21 @@ class Peer:
 @contextmanager
 def cacheproxy(folder: Path, *flags: str) -> Iterator[Peer]:
     """This server on a folder, with these flags besides."""
-    with _started(lambda: Server.running(_made(folder), *flags)) as (server, process):
+    with started(lambda: Server.running(_made(folder), *flags)) as (server, process):
         yield Peer("cacheproxy", server.host, process)
 
 
 @contextmanager
 def distribution(folder: Path) -> Iterator[Peer]:
     """The CNCF registry on a folder."""
-    with _started(lambda: Distribution.running(_made(folder))) as (registry, process):
+    with started(lambda: Distribution.running(_made(folder))) as (registry, process):
         yield Peer("distribution", registry.host, process)
 
 
 @contextmanager
 def limit(folder: Path, files: Path) -> Iterator[Peer]:
     """nginx on the folder `files`."""
-    with _started(lambda: nginx(_made(folder), files)) as (host, process):
+    with started(lambda: nginx(_made(folder), files)) as (host, process):
         yield Peer("nginx", host, process)
 
 
@@ -53,7 +53,7 @@ def _made(folder: Path) -> Path:
 
 
 @contextmanager
-def _started(
+def started(
     start: Callable[[], AbstractContextManager[T]],
 ) -> Iterator[tuple[T, ProcessTree]]:
     """What `start` yields, and the one process that it starts."""

@@ -42,15 +42,15 @@ class Project:
         """Leave the builder with nothing."""
         self._buildkit.prune()
 
-    def export_to(self, peer: Peer) -> Done:
-        """Push a cache of all layers, which the builder holds."""
-        self._build(f"--export-cache={_ref(peer)},mode=max")
+    def export_to(self, cache: str) -> Done:
+        """Send all layers, which the builder holds, to a cache; it is named as BuildKit does."""
+        self._build(f"--export-cache={cache},mode=max")
         return Done(1, STEPS << 20)
 
-    def import_from(self, peer: Peer) -> Done:
-        """Build with nothing but the peer's cache, and take every layer from there."""
+    def import_from(self, cache: str) -> Done:
+        """Build with nothing but the cache, and take every layer from there."""
         image = f"--output=type=oci,dest={self._folder}/image.tar"
-        build = self._build(f"--import-cache={_ref(peer)}", image)
+        build = self._build(f"--import-cache={cache}", image)
         if build.executed:
             raise LoadError(f"not cached:\n{build.output}")
         return Done(1, STEPS << 20)
@@ -59,5 +59,6 @@ class Project:
         return self._buildkit.build(self._folder / "context", *options)
 
 
-def _ref(peer: Peer) -> str:
+def in_registry(peer: Peer) -> str:
+    """BuildKit's name for a cache that a registry keeps."""
     return f"type=registry,ref={peer.host}/bench/app:cache"

@@ -48,16 +48,16 @@ def _sample(name: str, folder: Path, content: Content, count: int) -> Sample:
     size = count * content.size
     try:
         if name == "alone":
-            _touch_memory(size)
+            touch_memory(size)
             return hash_and_write(folder, content.size, count)
         with _STARTS[name](folder) as peer:
-            _touch_memory(size)
+            touch_memory(size)
             return measure(peer.process, lambda: _push(peer, content, count))
     finally:
         shutil.rmtree(folder)
 
 
-def _touch_memory(size: int) -> None:
+def touch_memory(size: int) -> None:
     """Have the host back as much memory as the page cache is going to take.
 
     A virtual machine may give free memory back to its host. To get it anew costs more than a CPU

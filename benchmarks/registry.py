@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import re
 import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from benchmarks.content import Body
-from benchmarks.load import LoadError, connect
+from benchmarks.load import Done, LoadError, connect
 
 REPOSITORY: Final = "bench/app"
 
 _LOCATION: Final = re.compile(rb"\r\nlocation: *([^\r]+)", re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+# All share it, since nothing is ever written to it.
+_BUFFER: Final = bytearray(4 << 20)
 
 
 class Registry:
     """One connection to a registry, kept alive."""
 
     def __init__(self, host: str) -> None:
-        self._host = host
+        self.host = host
         self._socket = connect(host)
 
     def push(self, body: Body) -> None:
@@ -49,6 +54,22 @@ class Registry:
         """Wait until the blob is stored."""
         self._receive(201)
 
+    def pull(self, body: Body) -> None:
+        """Get a blob."""
+        self._send("GET", f"/v2/{REPOSITORY}/blobs/{body.digest}", 0)
+        self._expect(200, body.size)
+
+    def head(self, body: Body) -> None:
+        """Look for a blob."""
+        self._send("HEAD", f"/v2/{REPOSITORY}/blobs/{body.digest}", 0)
+        self._head(200)
+
+    def get_manifest(self, reference: str, media_type: str) -> None:
+        """Get a manifest by its tag or digest."""
+        path = f"/v2/{REPOSITORY}/manifests/{reference}"
+        self._send("GET", path, 0, f"Accept: {media_type}\r\n")
+        self._receive(200)
+
     def put_manifest(self, reference: str, media_type: str, data: bytes) -> None:
         """Push a manifest under a tag or digest."""
         path = f"/v2/{REPOSITORY}/manifests/{reference}"
@@ -71,26 +92,65 @@ class Registry:
         self.close()
 
     def _send(self, method: str, path: str, length: int, headers: str = "") -> None:
-        head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {length}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {length}\r\n"
         more = socket.MSG_MORE if length else 0
         self._socket.sendall(f"{head}{headers}\r\n".encode(), more)
 
     def _receive(self, status: int) -> bytes:
         """The head of an answer that has this status; its body is read and dropped."""
+        head, body = self._head(status)
+        length = _LENGTH.search(head)
+        self._drop((int(length[1]) if length else 0) - len(body))
+        return head
+
+    def _expect(self, status: int, size: int) -> None:
+        """Drop an answer that has this status and `size` bytes."""
+        length = _LENGTH.search(self._receive(status))
+        if length is None or int(length[1]) != size:
+            raise LoadError(f"it is not of {size} bytes")
+
+    def _head(self, status: int) -> tuple[bytes, bytes]:
+        """The head of an answer that has this status, and what came of its body with it."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._more()
         head, _, body = data.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        left = (int(length[1]) if length else 0) - len(body)
-        while left > 0:
-            left -= len(self._more())
         if head[9:12] != str(status).encode():
             raise LoadError(data.decode(errors="replace"))
-        return head
+        return head, body
+
+    def _drop(self, left: int) -> None:
+        """The kernel throws the bytes away."""
+        while left > 0:
+            count = self._socket.recv_into(_BUFFER, min(left, len(_BUFFER)), socket.MSG_TRUNC)
+            if not count:
+                raise LoadError("the connection ended inside a body")
+            left -= count
 
     def _more(self) -> bytes:
         data = self._socket.recv(65536)
         if not data:
             raise LoadError("the connection ended before the answer")
         return data
+
+
+Act = Callable[[Registry, Body], None]
+
+
+def spread(host: str, connections: int, bodies: Sequence[Body], act: Act) -> Done:
+    """Do something with each of the bodies, over so many connections at once."""
+    todo = deque(bodies)
+
+    def work() -> None:
+        with Registry(host) as registry:
+            while True:
+                try:
+                    body = todo.popleft()
+                except IndexError:
+                    return
+                act(registry, body)
+
+    with ThreadPoolExecutor(connections) as pool:
+        for worker in [pool.submit(work) for _ in range(connections)]:
+            worker.result()
+    return Done(len(bodies), sum(body.size for body in bodies))

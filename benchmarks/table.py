@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-LIMIT: Final = ("nginx", "alone")
-"""Names of what sets the limit: of serving files, and of hashing and writing them."""
+LIMIT: Final = ("nginx", "alone", "type=s3", "type=local")
+"""Names of what sets the limit: of serving files, of hashing and writing them, and of a cache that
+BuildKit keeps in S3 or in a folder by itself."""
 
-_FORM: Final = "{:<36} {:<14} {:>10} {:>12} {:>10} {:>7} {:>7}  {}"
+_FORM: Final = "{:<52} {:<14} {:>10} {:>12} {:>10} {:>7} {:>7}  {}"
 
 
 @dataclass(frozen=True, slots=True)

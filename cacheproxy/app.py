@@ -49,6 +49,8 @@ _THREADS: Final = 32  # they mostly wait for disks
 _SWEEP_SECONDS: Final = 3600.0
 _POLL_SECONDS: Final = 10.0
 _BACKLOG: Final = 1024
+_DRAIN_POLL_SECONDS: Final = 0.05
+_LINGER_SECONDS: Final = 0.5  # after the last use of a connection that a proxy keeps
 
 
 class App:
@@ -108,7 +110,7 @@ class App:
         ]
         try:
             yield
-            await self._drain()
+            await self._drain(http, server)
         finally:
             for chore in chores:
                 chore.cancel()
@@ -118,23 +120,36 @@ class App:
             await self._contents.close()
             threads.shutdown(wait=True)
 
-    async def _drain(self) -> None:
-        """Answer on, `/readyz` with 503, until no request is running or the time is over."""
-        self.health.draining = True
+    async def _drain(self, http: HttpServer, server: asyncio.Server) -> None:
+        """Answer on, `/readyz` with 503, until no request is running or the time is over. Then
+        take no new connections, and answer what still comes on those that proxies have kept."""
+        self.health.draining = http.draining = True
         deadline = time.monotonic() + self._server.drain_timeout
         log.info("draining", running=self.entrance.in_flight)
         while self.entrance.in_flight and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        server.close()
+        known, used = 0, time.monotonic()
+        while (kept := len(http.connections)) and (now := time.monotonic()) < deadline:
+            if self.entrance.in_flight or kept != known:  # each is used once more, see HttpServer
+                known, used = kept, now
+            elif now - used > _LINGER_SECONDS:
+                break
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
     async def _sweep(self) -> None:
         """Remove what dead sessions, writers and processes left."""
-        left = {
-            "sessions": await self.uploads.sweep(),
-            "writers": await self._bucket.sweep(self._limits.upload_seconds),
-            "spools": await self._contents.sweep(),
-        }
-        if any(left.values()):
-            log.info("swept", **left)
+        await self._swept("sessions", self.uploads.sweep())
+        await self._swept("writers", self._bucket.sweep(self._limits.upload_seconds))
+        await self._swept("spools", self._contents.sweep())
+
+    async def _swept(self, what: str, sweep: Awaitable[int]) -> None:
+        """Say what became of a sweep; where one fails, the others are needed all the more."""
+        try:
+            if removed := await sweep:
+                log.info("swept", what=what, removed=removed)
+        except RegistryError as error:
+            log.warning("sweep_failed", what=what, detail=error.detail)
 
 
 async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
@@ -20,9 +21,22 @@ from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from tests.real.process import Daemon
 
+SERVE = (sys.executable, "-m", "cacheproxy", "serve")
+
+
+class S3(Protocol):
+    """An S3 server of the tests."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def bucket(self) -> str: ...
+    @property
+    def environment(self) -> dict[str, str]: ...
+
 
 class Server:
-    """A running `cacheproxy serve`; `host` is its address and port."""
+    """A running `cacheproxy serve`; `host` is its address and port, `data` where its files are."""
 
     def __init__(self, daemon: Daemon, host: str, data: Path) -> None:
         self.daemon = daemon
@@ -34,20 +48,41 @@ class Server:
     def running(cls, folder: Path, *flags: str, port: int = 0) -> Iterator[Server]:
         """Serve the files in `folder`/data on a loopback port, with these flags besides."""
         data = folder / "data"
-        command = (
-            *(sys.executable, "-m", "cacheproxy", "serve"),
-            f"--listen=127.0.0.1:{port}",
-            f"--storage=file://{data}",
-            *flags,
-        )
-        with Daemon.running(command, environment=os.environ, log=folder / "server.log") as daemon:
-            match = daemon.wait_for_log(r'"listen":"([^"]+)"')
-            yield cls(daemon, match[1], data)
+        storage = f"--storage=file://{data}"
+        with cls._started(folder, os.environ, port, storage, *flags) as (daemon, host):
+            yield cls(daemon, host, data)
+
+    @classmethod
+    @contextmanager
+    def on_s3(
+        cls, folder: Path, s3: S3, prefix: str, *flags: str, port: int = 0
+    ) -> Iterator[Server]:
+        """Serve what is below `prefix` in the bucket of `s3`, with a tier in `folder`."""
+        folder.mkdir(exist_ok=True)
+        environment, options = on_s3(folder, s3, prefix)
+        with cls._started(folder, environment, port, *options, *flags) as (daemon, host):
+            yield cls(daemon, host, folder / "cacheproxy")
+
+    @classmethod
+    @contextmanager
+    def _started(
+        cls, folder: Path, environment: Mapping[str, str], port: int, *flags: str
+    ) -> Iterator[tuple[Daemon, str]]:
+        command = (*SERVE, f"--listen=127.0.0.1:{port}", *flags)
+        with Daemon.running(command, environment=environment, log=folder / "server.log") as daemon:
+            yield daemon, daemon.wait_for_log(r'"listen":"([^"]+)"')[1]
 
     def get(self, path: str) -> str:
         """The body of an answer with a status below 400."""
         with urllib.request.urlopen(f"http://{self.host}{path}", timeout=30) as answer:
             return str(answer.read().decode())
+
+
+def on_s3(folder: Path, s3: S3, prefix: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The environment and the flags of a server in S3, whose tier is in `folder`."""
+    environment = {**os.environ, **s3.environment, "XDG_CACHE_HOME": str(folder)}
+    flags = (f"--storage=s3://{s3.bucket}/{prefix}", f"--s3-endpoint-url={s3.endpoint}")
+    return environment, (*flags, "--s3-path-style=true")
 
 
 @asynccontextmanager

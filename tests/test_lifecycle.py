@@ -121,6 +121,32 @@ def test_a_running_transfer_ends_before_the_server_does(tmp_path: Path) -> None:
         assert server.daemon.wait_for_end() == 0
 
 
+def test_an_answer_while_draining_is_the_last_on_its_connection(tmp_path: Path) -> None:
+    """Clients and proxies leave by themselves, before the server does."""
+    with Server.running(tmp_path) as server, _half_sent(server, b"content") as wire:
+        server.daemon.signal(signal.SIGTERM)
+        server.daemon.wait_for_log("draining")
+        with closing(http.client.HTTPConnection(server.host, timeout=30)) as connection:
+            connection.request("GET", "/v2/")
+            with connection.getresponse() as answer:
+                assert (answer.status, answer.headers["Connection"]) == (200, "close")
+        wire.sendall(b"t")
+        assert server.daemon.wait_for_end() == 0
+
+
+def test_a_request_that_meets_the_end_is_answered(tmp_path: Path) -> None:
+    """A proxy may use a connection that it has kept while the server, idle, is told to end."""
+    with Server.running(tmp_path) as server:
+        with closing(http.client.HTTPConnection(server.host, timeout=30)) as connection:
+            connection.request("GET", "/v2/")
+            connection.getresponse().read()
+            server.daemon.signal(signal.SIGTERM)
+            server.daemon.wait_for_log("draining")
+            connection.request("GET", "/v2/")
+            assert connection.getresponse().status == 200
+        assert server.daemon.wait_for_end() == 0
+
+
 def test_a_transfer_that_does_not_end_is_cut(tmp_path: Path) -> None:
     """The time for draining is bounded."""
     flags = ("--server-drain-timeout=0.1",)

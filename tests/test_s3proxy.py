@@ -16,6 +16,7 @@ import pytest
 from tests.real.seaweed import SeaweedFS
 from tests.s3.calls import Kind, kind_of, parse
 from tests.s3.faults import Fault, What
+from tests.s3.process import ProxyProcess, Seen
 from tests.s3.proxy import S3Proxy, proxy_thread
 from tests.s3.signing import Signer
 
@@ -274,3 +275,18 @@ def test_copies_are_told_from_uploads(query: str, operation: str) -> None:
 def test_kinds_of_keys_are_told_apart(key: str, kind: Kind) -> None:
     """The kind of a key follows from the layout of the bucket, whatever the prefix."""
     assert kind_of(key) == kind
+
+
+def test_a_process_of_its_own_tells_what_it_has_seen(seaweed: SeaweedFS, s3_prefix: str) -> None:
+    with ProxyProcess.running(seaweed.endpoint) as proxy:
+        signer = replace(seaweed.signer, endpoint=proxy.url)
+        url = signer.presign("PUT", f"/{seaweed.bucket}/{s3_prefix}/key")
+        put = urllib.request.Request(url, data=b"content", method="PUT")
+        urllib.request.urlopen(put, timeout=30).close()
+        assert proxy.take() == [Seen("PutObject", "other", f"{s3_prefix}/key", 7, 0)]
+
+        proxy.delay(0.3)
+        began = monotonic()
+        urllib.request.urlopen(put, timeout=30).close()
+        assert monotonic() - began >= 0.3
+        assert len(proxy.take()) == 1

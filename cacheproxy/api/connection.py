@@ -8,7 +8,9 @@ one private name, `_waiter`, which is pending exactly while no request is being 
 import asyncio
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from cacheproxy.api.errors import render, render_unknown
@@ -66,10 +68,12 @@ class Connection(RequestHandler):
 
 class HttpServer(web.Server):
     """Makes the connections. `keepalive_timeout` must exceed the 120 s for which BuildKit keeps
-    idle connections: who closes first, loses the other's request."""
+    idle connections: who closes first, loses the other's request. `draining` makes every answer
+    the last one on its connection, so that clients and proxies do not come back."""
 
     def __init__(self, handler: Any, *, head_timeout: float, keepalive_timeout: float) -> None:
-        super().__init__(handler)
+        super().__init__(handler, request_factory=self._request)
+        self.draining = False
         self._settings: dict[str, Any] = {
             "access_log": None,  # one line per request is written elsewhere, and costs a third
             "auto_decompress": False,  # a body is stored as it comes, whatever its encoding
@@ -79,6 +83,19 @@ class HttpServer(web.Server):
             "max_line_size": HEADER_BYTES,
             "read_bufsize": READ_BYTES,
         }
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if self.draining:
+            message = message._replace(should_close=True)
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop)
 
     def __call__(self) -> Connection:
         return Connection(self, **self._settings)

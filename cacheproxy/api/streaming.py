@@ -165,8 +165,8 @@ async def _copy(call: Call, file: LocalFile, part: ByteRange, idle_timeout: floa
             raise ClientGone
         try:
             async with asyncio.timeout(idle_timeout):
-                sent = await loop.sendfile(transport, file, start, count)  # type: ignore[arg-type]  # it needs no more than fileno()
-        except (ConnectionError, TimeoutError) as error:
+                sent = await loop.sendfile(transport, file, start, count, fallback=False)  # type: ignore[arg-type]  # it needs no more than fileno()
+        except (ConnectionError, TimeoutError, asyncio.SendfileNotAvailableError) as error:
             raise ClientGone from error
         call.sent += sent
         start += sent

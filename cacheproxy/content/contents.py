@@ -7,8 +7,8 @@ from typing import Final
 from cacheproxy.content.fills import Fills
 from cacheproxy.content.spool import Body, Spool, SpoolFolder
 from cacheproxy.content.tier import Tier
-from cacheproxy.content.window import Window
-from cacheproxy.errors import StorageFull
+from cacheproxy.content.window import Reading, Window
+from cacheproxy.errors import StorageFull, Unavailable
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
@@ -29,13 +29,13 @@ class Received:
     def size(self) -> int:
         return self._spool.size
 
-    async def commit(self, digest: Digest) -> None:
-        """Make it an object, and an entry of the tier, if its content has this digest.
-
-        Raises:
-            DigestInvalid: it has another one. Nothing is stored.
-        """
+    def verify(self, digest: Digest) -> None:
+        """Raises DigestInvalid: the content has another digest."""
         self._spool.verify(digest)
+
+    async def commit(self, digest: Digest) -> None:
+        """Make it an object, and an entry of the tier; nothing is stored if `verify` raises."""
+        self.verify(digest)
         await self._upload.commit(digest, self.size)
         if self._tier is not None and not self._spool.holes:
             await self._tier.admit(self._spool.path, digest, self.size)
@@ -94,16 +94,23 @@ class Contents:
             await spool.fill(body, wrote)
             yield Received(spool, upload, self._tier)
 
-    async def read_into(self, key: str, hasher: Hasher) -> bool:
-        """Hash an object; False if it is absent."""
+    async def read_into(self, key: str, hasher: Hasher, size: int | None = None) -> bool:
+        """Hash an object, of `size` bytes where that is known; False if it is absent.
+
+        Raises:
+            Unavailable: it cannot be read, or has another size.
+        """
         content = await self._bucket.open(key)
         if content is None:
             return False
         try:
+            if size not in (None, content.size):
+                raise Unavailable("an object is not as long in the bucket as it was")
             if isinstance(content, LocalFile):
                 await in_thread(_hash, content, hasher)
             else:
-                async for batch in content.batches():
+                whole = ByteRange(0, content.size)
+                async for batch in Reading(self._bucket, key, whole, content).batches():
                     await in_thread(hasher.update, batch)
         finally:
             content.close()

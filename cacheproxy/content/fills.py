@@ -96,7 +96,8 @@ class Fills:
         if opened == 0:
             return LocalFile(self._spools.scratch(), 0)
         if isinstance(opened, int):
-            return await Window.open(self._bucket, self._spools, key, ByteRange(0, opened))
+            whole = ByteRange(0, opened)
+            return await Window.open(self._bucket, self._spools, key, whole, digest)
         return opened
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ import structlog
 
 from cacheproxy.content.spool import Change, SpoolFolder
 from cacheproxy.errors import RegistryError, Unavailable
+from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import Bucket, LocalFile, Stream
@@ -60,9 +61,13 @@ class Window(LocalFile):
     `fd` is that of the piece which the last `ready` was about. A piece is a file of its own, for
     the kernel may still be sending it when its reader is done with it: then closing the file takes
     nothing away, while punching a hole would have zeros sent.
+
+    With a digest, `part` is the whole, and its last byte is withheld until all is verified.
     """
 
-    __slots__ = ("_change", "_end", "_failure", "_files", "_read", "_stream", "_task")
+    __slots__ = ("_change", "_end", "_failure", "_files", "_hasher", "_read", "_stream", "_task")
+
+    verified = False
 
     def __init__(self, size: int, start: int, first: Stream) -> None:
         super().__init__(-1, size)
@@ -72,10 +77,16 @@ class Window(LocalFile):
         self._failure: RegistryError | None = None
         self._stream: Stream | None = first
         self._task: asyncio.Task[None] | None = None
+        self._hasher: Hasher | None = None  # as long as something is withheld
 
     @classmethod
     async def open(
-        cls, bucket: Bucket, spools: SpoolFolder, key: str, part: ByteRange
+        cls,
+        bucket: Bucket,
+        spools: SpoolFolder,
+        key: str,
+        part: ByteRange,
+        digest: Digest | None = None,
     ) -> Self | None:
         """A window on an object, None if it is absent; the caller closes it."""
         pieces = _pieces(part)
@@ -84,7 +95,8 @@ class Window(LocalFile):
             return None
         assert not isinstance(first, LocalFile), "a local object needs no window"
         window = cls(first.size, part.start, first)
-        window._task = asyncio.create_task(window._fetch(bucket, spools, key, pieces))
+        window._hasher = None if digest is None else Hasher(digest.algorithm)
+        window._task = asyncio.create_task(window._fetch(bucket, spools, key, pieces, digest))
         window._task.add_done_callback(window._ended)
         return window
 
@@ -92,22 +104,30 @@ class Window(LocalFile):
         """See `LocalFile`. Raises Unavailable: the rest will not come."""
         self._read = offset
         self._change.tell()
-        while self._end <= offset:
+        while (until := self._readable()) <= offset:
             if self._failure is not None:
                 raise Unavailable("the blob could not be read") from self._failure
             await self._change.wait()
         while self._files[0][0] <= offset:
             os.close(self._files.pop(0)[1])
         end, self.fd = self._files[0]
-        return min(end, self._end)
+        return min(end, until)
 
     def close(self) -> None:
         """The files go when nobody writes to them any more."""
         if self._task is not None and not self._task.cancel():
             self._close_files()
 
+    def _readable(self) -> int:
+        return self._end if self._hasher is None else min(self._end, self.size - 1)
+
     async def _fetch(
-        self, bucket: Bucket, spools: SpoolFolder, key: str, pieces: list[ByteRange]
+        self,
+        bucket: Bucket,
+        spools: SpoolFolder,
+        key: str,
+        pieces: list[ByteRange],
+        digest: Digest | None,
     ) -> None:
         """Read each piece into a file when the reader is in the one before it."""
         try:
@@ -118,6 +138,11 @@ class Window(LocalFile):
                     self._stream = await _open(bucket, key, piece)
                 await self._take(Reading(bucket, key, piece, self._stream), spools.scratch(), piece)
                 self._stream = None
+            if self._hasher is not None and self._hasher.digest() != digest:
+                log.error("blob_is_damaged", digest=digest)
+                raise Unavailable("the blob is damaged in the bucket")
+            self._hasher = None
+            self._change.tell()
         except RegistryError as error:
             self._fail(error)
 
@@ -126,9 +151,14 @@ class Window(LocalFile):
         async with aclosing(body.batches()) as batches:
             async for batch in batches:
                 with os_errors:
-                    await in_thread(write_at, fd, batch, self._end)
+                    await in_thread(self._write, fd, batch)
                 self._end += len(batch)
                 self._change.tell()
+
+    def _write(self, fd: int, batch: bytes) -> None:
+        if self._hasher is not None:
+            self._hasher.update(batch)
+        write_at(fd, batch, self._end)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Let go of the stream, also if the task was cancelled before it began."""

@@ -1,11 +1,14 @@
 """Blobs: content that a whole namespace shares, seen through a repository."""
 
+from collections.abc import Awaitable
+
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import Body
 from cacheproxy.errors import BlobUnknown
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.oci.reference import Repository
+from cacheproxy.registry.both import both
 from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.storage.bucket import LocalFile
@@ -46,7 +49,8 @@ class Blobs:
         if file is None:
             self._existence.refuted(digest)
             raise BlobUnknown(f"{digest} is not in {repository}")
-        self._existence.proven(digest, file.size)
+        if file.verified:
+            self._existence.proven(digest, file.size)
         return file
 
     async def url(self, repository: Repository, digest: Digest) -> str | None:
@@ -64,14 +68,16 @@ class Blobs:
         """
         key, hasher = self._namespace.blob(digest), Hasher(digest.algorithm)
         async with self._contents.receive(key, body, hasher) as received:
-            await received.commit(digest)
-        await self.show(repository, digest, received.size)
+            received.verify(digest)
+            await self.show(repository, digest, received.size, received.commit(digest))
         return received.size
 
-    async def show(self, repository: Repository, digest: Digest, size: int) -> None:
-        """Show in `repository` a blob that has just been stored."""
+    async def show(
+        self, repository: Repository, digest: Digest, size: int, stored: Awaitable[None]
+    ) -> None:
+        """Show in `repository` a blob that is being stored, and has this content for certain."""
+        await both(stored, self._hidden.remove(repository, [digest]))
         self._existence.proven(digest, size)
-        await self._hidden.remove(repository, [digest])
 
     async def mount(
         self, repository: Repository, digest: Digest, source: Repository | None

@@ -11,7 +11,7 @@ looked up again before its absence is told, and whoever shows blobs again starts
 import json
 from collections.abc import Callable, Iterable
 
-from cacheproxy.errors import Conflict
+from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository
 from cacheproxy.storage.bucket import ABSENT, Bucket, Match
@@ -50,7 +50,7 @@ class Hidden:
             found: _Sets = {}
             async for listed in self._bucket.list(self._namespace.all_deleted()):
                 if (stored := await self._bucket.read(listed.key)) is not None:
-                    found[listed.key] = frozenset(json.loads(stored.data))
+                    found[listed.key] = _digests(stored.data)
             if changes == self._changes:  # else a set that was changed here meanwhile is newer
                 self._remembered = found
                 return
@@ -59,7 +59,7 @@ class Hidden:
         stored = await self._bucket.read(self._namespace.deleted(repository))
         if stored is None:
             return frozenset(), ABSENT
-        return frozenset(json.loads(stored.data)), stored.match
+        return _digests(stored.data), stored.match
 
     async def _change(
         self, repository: Repository, change: Callable[[frozenset[str]], frozenset[str]]
@@ -82,3 +82,10 @@ class Hidden:
         if hidden != self._remembered.get(key, frozenset()):
             self._changes += 1
             self._remembered[key] = hidden
+
+
+def _digests(record: bytes) -> frozenset[str]:
+    try:
+        return frozenset(json.loads(record))
+    except ValueError as error:
+        raise Unavailable("what the repository hides is damaged in the bucket") from error

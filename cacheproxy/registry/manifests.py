@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Final
 
-from cacheproxy.errors import DigestInvalid, ManifestUnknown
+from cacheproxy.errors import DigestInvalid, ManifestUnknown, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import Manifest, parse_manifest
 from cacheproxy.oci.reference import Reference, Repository, Tag
+from cacheproxy.registry.both import both
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.recent import Recent
 from cacheproxy.registry.referrers import Referrers
@@ -63,6 +64,8 @@ class Manifests:
         stored = await self._bucket.read(self._namespace.manifest(repository, digest))
         if stored is None:
             raise ManifestUnknown(f"{reference} is not in {repository}")
+        if digest_of(stored.data, digest.algorithm) != digest:
+            raise Unavailable("the manifest is damaged in the bucket")
         found = StoredManifest(digest, stored.metadata[_MEDIA_TYPE], stored.data)
         self._recent.put((repository, digest), found, len(found.data))
         return found
@@ -93,16 +96,12 @@ class Manifests:
             tags = [reference, *tags]
         manifest = parse_manifest(data, content_type)
         subject = Digest.parse(manifest.subject.digest) if manifest.subject else None
-        await self._bucket.put(
-            self._namespace.manifest(repository, digest),
-            data,
-            metadata={_MEDIA_TYPE: manifest.media_type},
+        await both(
+            self._store(repository, StoredManifest(digest, manifest.media_type, data)),
+            self._hidden.remove(repository, [each.digest for each in manifest.references]),
         )
-        stored = StoredManifest(digest, manifest.media_type, data)
-        self._recent.put((repository, digest), stored, len(data))
         if subject is not None:
             await self._referrers.add(repository, subject, digest, len(data), manifest)
-        await self._hidden.remove(repository, [each.digest for each in manifest.references])
         for tag in tags:
             await self._tags.point(repository, tag, digest)
         return Pushed(digest, subject)
@@ -128,6 +127,12 @@ class Manifests:
         self._recent.drop((repository, found.digest))
         await self._bucket.delete(self._namespace.manifest(repository, found.digest))
         self._recent.drop((repository, found.digest))  # it may have been read in between
+
+    async def _store(self, repository: Repository, manifest: StoredManifest) -> None:
+        key = self._namespace.manifest(repository, manifest.digest)
+        metadata = {_MEDIA_TYPE: manifest.media_type}
+        await self._bucket.put(key, manifest.data, metadata=metadata)
+        self._recent.put((repository, manifest.digest), manifest, len(manifest.data))
 
     async def _resolve(self, repository: Repository, reference: Reference) -> Digest:
         if isinstance(reference, Digest):

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from cacheproxy.errors import Unavailable
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.manifest import Descriptor, Manifest
 from cacheproxy.oci.reference import Repository
@@ -48,4 +49,11 @@ class Referrers:
         async for listed in self._bucket.list(prefix, after=prefix + after.replace(":", "-")):
             stored = await self._bucket.read(listed.key)
             if stored is not None:
-                yield _decoder.decode(stored.data)
+                yield _descriptor(stored.data)
+
+
+def _descriptor(record: bytes) -> Descriptor:
+    try:
+        return _decoder.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unavailable("a referrer is damaged in the bucket") from error

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from cacheproxy.errors import Conflict
+from cacheproxy.errors import Conflict, DigestInvalid, Unavailable
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.recent import Recent
@@ -36,20 +36,22 @@ class Tags:
         """Let the tag point to `digest`, wherever it pointed before."""
         key = self._namespace.tag(repository, tag)
         record = msgspec.json.encode(_Record(str(digest)))
-        while True:
+        stored = self._recent.get(key)  # a guess, which mostly saves the look before the write
+        if stored is not None and stored.data == record:
             stored = await self._read(key)
-            if stored is not None and stored.data == record:
-                return
+        while stored is None or stored.data != record:
             try:
                 await self._bucket.put(key, record, match=stored.match if stored else ABSENT)
             except Conflict:
-                continue  # moved since: look again
-            return
+                stored = await self._read(key)
+            else:
+                self._recent.drop(key)
+                return
 
     async def delete(self, repository: Repository, tag: Tag) -> bool:
         """Remove the tag; False if there was none."""
         key = self._namespace.tag(repository, tag)
-        if await self._read(key) is None:
+        if await self._bucket.head(key) is None:
             return False
         await self._bucket.delete(key)
         return True
@@ -72,6 +74,7 @@ class Tags:
         if stored is None:
             self._recent.drop(key)
         else:
+            _digest(stored.data)  # what is damaged is not remembered
             self._recent.put(key, stored)
         return stored
 
@@ -83,4 +86,7 @@ class Tags:
 
 
 def _digest(record: bytes) -> Digest:
-    return Digest(msgspec.json.decode(record, type=_Record).digest)
+    try:
+        return Digest.parse(msgspec.json.decode(record, type=_Record).digest)
+    except (msgspec.DecodeError, UnicodeDecodeError, DigestInvalid) as error:
+        raise Unavailable("the tag is damaged in the bucket") from error

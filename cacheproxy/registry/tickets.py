@@ -15,6 +15,7 @@ from cacheproxy.storage.layout import SECRET_KEY
 
 _NONCE: Final = struct.Struct(">I12s")  # when the session began, in seconds, and chance
 _SIGNATURE_BYTES: Final = 14
+_SECRET_BYTES: Final = 32
 
 
 class Tickets:
@@ -62,8 +63,8 @@ def _decode(ticket: str) -> bytes:
 async def load_secret(bucket: Bucket) -> bytes:
     """The bucket's secret, made by whoever comes first."""
     with suppress(Conflict):
-        await bucket.put(SECRET_KEY, secrets.token_bytes(32), match=ABSENT)
+        await bucket.put(SECRET_KEY, secrets.token_bytes(_SECRET_BYTES), match=ABSENT)
     stored = await bucket.read(SECRET_KEY)
-    if stored is None:
+    if stored is None or len(stored.data) != _SECRET_BYTES:
         raise Unavailable("the bucket has lost its secret")
     return stored.data

@@ -123,8 +123,8 @@ class Uploads:
             if received.size:
                 await received.commit_part()
                 chunks.append(Listed(last, received.size))
-        await self._bucket.join(chunks, self._namespace.blob(digest))
-        await self._blobs.show(repository, digest, hasher.size)
+        joined = self._bucket.join(chunks, self._namespace.blob(digest))
+        await self._blobs.show(repository, digest, hasher.size, joined)
         await self._close(_ticket(session))
         return hasher.size
 
@@ -160,7 +160,7 @@ class Uploads:
     async def _hash(self, chunks: list[Listed], algorithm: str) -> Hasher:
         hasher = Hasher(algorithm)
         for chunk in chunks:
-            if not await self._contents.read_into(chunk.key, hasher):
+            if not await self._contents.read_into(chunk.key, hasher, chunk.size):
                 raise BlobUploadUnknown("this upload has ended")
         return hasher
 

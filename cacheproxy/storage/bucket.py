@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange
@@ -61,6 +61,9 @@ class LocalFile:
     """
 
     __slots__ = ("fd", "size")
+
+    verified: ClassVar[bool] = True
+    """Whether the size is that of what was verified, and not only what a bucket has just said."""
 
     def __init__(self, fd: int, size: int) -> None:
         self.fd = fd

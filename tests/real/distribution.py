@@ -21,7 +21,7 @@ storage:
   delete:
     enabled: true
 http:
-  addr: 127.0.0.1:0
+  addr: 127.0.0.1:{port}
 """
 
 
@@ -35,11 +35,16 @@ class Distribution:
     @contextmanager
     def running(cls, folder: Path) -> Iterator[Distribution]:
         """Serve the files in `folder` on a free loopback port."""
-        home = Home(folder / "home")
-        config = folder / "config.yml"
-        config.write_text(_CONFIG.format(folder=folder / "storage"))
-        environment = home.environment | {"OTEL_TRACES_EXPORTER": "none"}
-        command = (str(require("registry")), "serve", str(config))
+        command, environment = distribution(folder, port=0)
         log = folder / "registry.log"
         with Daemon.running(command, environment=environment, log=log) as daemon:
             yield cls(daemon.wait_for_log(r"listening on (127\.0\.0\.1:\d+)")[1])
+
+
+def distribution(folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """The command that serves the files in `folder` on a loopback port, and its environment."""
+    home = Home(folder / "home")
+    config = folder / "config.yml"
+    config.write_text(_CONFIG.format(folder=folder / "storage", port=port))
+    environment = home.environment | {"OTEL_TRACES_EXPORTER": "none"}
+    return [str(require("registry")), "serve", str(config)], environment

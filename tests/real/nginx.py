@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,53 @@ http {{
 }}
 """
 
+# No replica is taken out for a while: one that does not listen refuses at once, so the next is
+# asked, and a moment later it may be back. Bodies of blobs are passed on as they come, so nginx
+# cannot send them twice; BuildKit does that itself. It does not for manifests, so nginx keeps them
+# until they are acknowledged. What is repeated is harmless: a manifest that is stored twice, a
+# session that is begun and not used.
+_BALANCER = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{ }}
+http {{
+  log_format answer "$status $request_method $uri";
+  access_log {folder}/access.log answer;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  upstream registry {{
+    {servers}
+    keepalive 32;
+  }}
+  server {{
+    listen 127.0.0.1:{port};
+    client_max_body_size 0;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Host $http_host;
+    proxy_buffering off;
+    proxy_request_buffering off;
+    proxy_connect_timeout 2s;
+    proxy_read_timeout 1800s;
+    proxy_send_timeout 1800s;
+    proxy_next_upstream error timeout;
+    location / {{
+      proxy_pass http://registry;
+    }}
+    location ~ /manifests/ {{
+      proxy_request_buffering on;
+      proxy_pass http://registry;
+    }}
+    location ~ /blobs/uploads/$ {{
+      proxy_next_upstream error timeout non_idempotent;
+      proxy_pass http://registry;
+    }}
+  }}
+}}
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Nginx:
@@ -47,8 +94,25 @@ class Nginx:
     def running(cls, folder: Path, host: str, settings: str) -> Iterator[Nginx]:
         """Pass requests on to `host`; `settings` are more lines for the `http` block."""
         port = _free_port()
+        config = _CONFIG.format(folder=folder, host=host, port=port, settings=settings)
+        with cls._started(folder, port, config) as started:
+            yield started
+
+    @classmethod
+    @contextmanager
+    def balancing(cls, folder: Path, hosts: Sequence[str]) -> Iterator[Nginx]:
+        """Pass requests on to each of `hosts` in turn, as is fit for replicas of a registry."""
+        port = _free_port()
+        servers = "\n    ".join(f"server {host} max_fails=0;" for host in hosts)
+        config = _BALANCER.format(folder=folder, port=port, servers=servers)
+        with cls._started(folder, port, config) as started:
+            yield started
+
+    @classmethod
+    @contextmanager
+    def _started(cls, folder: Path, port: int, text: str) -> Iterator[Nginx]:
         config = folder / "nginx.conf"
-        config.write_text(_CONFIG.format(folder=folder, host=host, port=port, settings=settings))
+        config.write_text(text)
         command = (str(require("nginx")), "-c", str(config), "-e", "stderr", "-p", str(folder))
         log = folder / "nginx.log"
         with Daemon.running(command, environment=os.environ, log=log) as daemon:

@@ -1,7 +1,8 @@
-"""The buckets that the promises of `Bucket` are held against."""
+"""The buckets that the promises of `Bucket` are held against, and where keys come from."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest_asyncio
 
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
+from tests.s3.aws import ROLE, FakeAws
 from tests.storage.objects import Files
 from tests.storage.s3_buckets import WEED, opened
 
@@ -56,3 +58,31 @@ async def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 def files(bucket: Bucket, tmp_path: Path) -> Files:
     """Files that can become its objects."""
     return Files(bucket, tmp_path)
+
+
+@pytest.fixture
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials anywhere, whatever there is on this machine."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "20")  # this machine is busy
+
+
+@pytest.fixture
+async def aws(no_credentials: None) -> AsyncIterator[FakeAws]:
+    async with FakeAws().running() as aws:
+        yield aws
+
+
+@pytest.fixture
+def web_identity(aws: FakeAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """What a service account gets in a cluster; the file of its token."""
+    token = tmp_path / "token"
+    token.write_text("token-of-the-cluster")
+    monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", aws.url)
+    return token

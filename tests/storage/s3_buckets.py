@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from cacheproxy.storage.s3.parts import MIB
 from cacheproxy.storage.s3.requests import Observe
 from tests.real.seaweed import SeaweedFS
 from tests.real.weak_s3 import WeakS3
+from tests.s3.aws import Key
 
 PART = 5 * MIB
 WEED = Abilities(flat=False)
@@ -49,3 +50,15 @@ async def opened(
             patch.setenv(name, value)
         async with open_s3(options(server, **changes), abilities, observe) as bucket:
             yield bucket
+
+
+def chained(
+    server: SeaweedFS, url: str | None = None, **changes: Any
+) -> AbstractAsyncContextManager[S3Bucket]:
+    """A bucket of `server` at `url`, with the credentials that the AWS chain finds."""
+    return open_s3(options(server, endpoint_url=url or server.endpoint, **changes), WEED)
+
+
+def known_key(server: SeaweedFS, seconds: int = 3600) -> Key:
+    """The key pair of `server`, which takes no tokens, as temporary credentials."""
+    return Key(server.access_key, server.secret_key, "", seconds)

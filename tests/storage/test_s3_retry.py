@@ -49,6 +49,16 @@ async def test_the_last_failure_is_told_when_time_is_over() -> None:
     assert len(attempts.seen) == 1
 
 
+async def test_an_attempt_that_was_cut_short_hides_no_reason() -> None:
+    """What was the matter is what the one before it has found."""
+    cut = Passing("not in time")
+    cut.__cause__ = TimeoutError()
+    attempts = _Attempts(Passing("refused"), *[cut] * 100)
+    with pytest.raises(Unavailable, match="refused"):
+        await persist(attempts, 0.2)
+    assert len(attempts.seen) > 1
+
+
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_waits_grow_to_a_limit(before: int, chance: float) -> None:
     """They are spread by a half, and never shrink below what came twice before."""

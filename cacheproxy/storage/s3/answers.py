@@ -11,6 +11,7 @@ from botocore.exceptions import (
     HTTPClientError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
 
 from cacheproxy.errors import RegistryError, StorageFull, Unavailable
 from cacheproxy.storage.s3.retry import Passing
@@ -28,11 +29,15 @@ _PASSING_ERRORS: Final = (
     CredentialRetrievalError,
     HTTPClientError,
     OSError,
+    ResponseParserError,
     TimeoutError,
 )
 
 FAILURES: Final = (*_PASSING_ERRORS, BotoCoreError)
 """What a request that was not answered raises."""
+
+NO_KEY: Final = (BotoConnectionError, ClientError, HTTPClientError, OSError, RuntimeError)
+"""What it raises that there is no key to sign with: botocore lets errors of STS and files out."""
 
 
 class Refused(Exception):
@@ -72,12 +77,19 @@ def code_in(body: bytes) -> str:
     return found[1].decode() if found else ""
 
 
+def keyless(error: Exception) -> CredentialRetrievalError:
+    """One error for all in `NO_KEY`."""
+    return CredentialRetrievalError(provider="AWS", error_msg=error)
+
+
 def failure(operation: str, error: BaseException) -> RegistryError | Passing:
     """What the failure of a request is called outside."""
     if isinstance(error.__cause__, RegistryError):
         return error.__cause__  # aiohttp's wrapping of what reading the body to send raised
     if isinstance(error, TimeoutError):
         return Passing(f"the bucket did not answer {operation} in time")
+    if isinstance(error, CredentialRetrievalError):
+        return Passing(f"there are no credentials for {operation} just now")
     if isinstance(error, _PASSING_ERRORS):
         return Passing(f"the bucket cannot be reached for {operation}")
     return Unavailable(f"the bucket cannot be asked for {operation}")

@@ -23,6 +23,7 @@ from cacheproxy.errors import StorageInvalid, Unavailable
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import Listed, Match, Stored, Upload
 from cacheproxy.storage.layout import FORMAT_KEY
+from cacheproxy.storage.s3.credentials import Chain
 from cacheproxy.storage.s3.explain import explain
 from cacheproxy.storage.s3.join import join
 from cacheproxy.storage.s3.listing import listed, sweep, walked
@@ -137,7 +138,10 @@ async def open_s3(
 
 @asynccontextmanager
 async def _client(options: S3Options, endpoint_url: str | None) -> AsyncIterator[Any]:
-    making = get_session().create_client("s3", **_client_params(options, endpoint_url))
+    session = get_session()
+    chain = Chain(session, options.region)
+    session.register_component("credential_provider", chain)
+    making = session.create_client("s3", **_client_params(options, endpoint_url))
     try:
         client = await making.__aenter__()
     except (BotoCoreError, ValueError) as error:
@@ -145,14 +149,16 @@ async def _client(options: S3Options, endpoint_url: str | None) -> AsyncIterator
     try:
         yield client
     finally:
+        await chain.close()
         await making.__aexit__(None, None, None)
 
 
 def _session(options: S3Options) -> aiohttp.ClientSession:
+    ca_file = _ca_file(options)
     try:
-        trust = ssl.create_default_context(cafile=options.ca_file)
+        trust = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise StorageInvalid(f"{options.ca_file} holds no certificates") from error
+        raise StorageInvalid(f"{ca_file} holds no certificates") from error
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=trust),
         timeout=aiohttp.ClientTimeout(
@@ -165,6 +171,15 @@ def _session(options: S3Options) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(_once,),
     )
+
+
+def _ca_file(options: S3Options) -> str | None:
+    """Where botocore looks too: in what is set for AWS."""
+    try:
+        found: str | None = options.ca_file or get_session().get_config_variable("ca_bundle")
+    except BotoCoreError as error:
+        raise StorageInvalid(f"S3 cannot be used like this: {error}") from error
+    return found
 
 
 async def _once(
@@ -185,7 +200,7 @@ def _client_params(options: S3Options, endpoint_url: str | None) -> dict[str, An
     """How aiobotocore makes a client. Retries and checksums are ours, so it has none."""
     config = AioConfig(
         signature_version="s3v4",
-        s3={"addressing_style": "path" if options.path_style else "auto"},
+        s3={"addressing_style": "path" if options.path_style else "virtual"},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"total_max_attempts": 1},

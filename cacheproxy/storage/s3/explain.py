@@ -14,7 +14,7 @@ from cacheproxy.errors import Unavailable
 from cacheproxy.storage.s3.answers import NO_BUCKET, Refused
 from cacheproxy.storage.s3.options import S3Options
 
-_CREDENTIALS: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
+_CREDENTIALS: Final = (NoCredentialsError, PartialCredentialsError)
 _ELSEWHERE: Final = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect"})
 _SENTENCES: Final = {
     NO_BUCKET: "there is no bucket {bucket!r} at {where}",
@@ -31,13 +31,21 @@ def explain(error: Unavailable, options: S3Options) -> str:
             return _refused(cause, options.bucket, where)
         if isinstance(cause, _CREDENTIALS):
             return "no AWS credentials were found in environment, profile, web identity or role"
+        if isinstance(cause, CredentialRetrievalError):
+            return f"no AWS credentials could be had: {cause.kwargs['error_msg']}"
         if isinstance(cause, aiohttp.ClientConnectorDNSError):
-            return f"the host of {where} is not known"
+            return _unknown(cause.host, options, where)
         if isinstance(cause, aiohttp.ClientSSLError):
             return f"there is no trusted TLS connection to {where}: {cause}"
     if error.__cause__ is None:
         return f"S3 at {where} cannot be used: {error}"
     return f"S3 at {where} cannot be reached: {error}"
+
+
+def _unknown(host: str, options: S3Options, where: str) -> str:
+    if host.startswith(options.bucket + ".") and not options.path_style:
+        return f"the host {host} is not known; path_style would name the bucket in the path"
+    return f"the host of {where} is not known"
 
 
 def _refused(refused: Refused, bucket: str, where: str) -> str:

@@ -8,7 +8,7 @@ import time
 from asyncio import Timeout, timeout
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -16,7 +16,8 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 from yarl import URL
 
-from cacheproxy.storage.s3.answers import FAILURES, Refused, code_in, failure
+from cacheproxy.storage.s3.answers import FAILURES, NO_KEY, Refused, code_in, failure, keyless
+from cacheproxy.storage.s3.lanes import Lanes
 from cacheproxy.storage.s3.options import S3Options
 from cacheproxy.storage.s3.parts import MIB
 from cacheproxy.storage.s3.retry import Attempt, persist
@@ -106,13 +107,17 @@ class S3Requests:
     client: Any
     session: aiohttp.ClientSession
     observe: Observe | None = None
+    lanes: Lanes = field(default_factory=Lanes)
 
     async def send(self, request: Request) -> Reply:
         async def whole(response: aiohttp.ClientResponse, attempt: Attempt) -> Reply:
             data = await response.read()
             return Reply(response.status, response.headers, data, attempt.before)
 
-        return await self._persist(request, whole)
+        if request.length < MIB:
+            return await self._persist(request, whole)
+        async with self.lanes.lane(request.seconds) as left:
+            return await self._persist(replace(request, seconds=left), whole)
 
     async def begin(self, request: Request) -> aiohttp.ClientResponse:
         """The answer at its first byte; the caller closes it."""
@@ -147,7 +152,9 @@ class S3Requests:
         method = getattr(self.client, xform_name(operation))
         try:
             found: Mapping[str, Any] = await method(Bucket=self.options.bucket, **params)
-        except ClientError as error:
+        except (ClientError, RuntimeError) as error:
+            if not isinstance(error, ClientError) or error.operation_name != operation:
+                raise keyless(error) from error  # it is STS that has refused
             refused = Refused.told(operation, error)
             sent.status = refused.status
             if refused.is_one_of(expect):
@@ -191,15 +198,23 @@ class S3Requests:
         Raises:
             Unavailable: there are no credentials just now.
         """
-        with _translated(request.operation):
-            return await self._signed(request, seconds)
+
+        async def once(attempt: Attempt) -> str:
+            with _translated(request.operation):
+                async with timeout(attempt.seconds):
+                    return await self._signed(request, seconds)
+
+        return await persist(once, self.options.read_seconds)
 
     async def _signed(self, request: Request, seconds: int) -> str:
-        url: str = await self.client.generate_presigned_url(
-            xform_name(request.operation),
-            Params={"Bucket": self.options.bucket, **request.params},
-            ExpiresIn=seconds,
-        )
+        try:
+            url: str = await self.client.generate_presigned_url(
+                xform_name(request.operation),
+                Params={"Bucket": self.options.bucket, **request.params},
+                ExpiresIn=seconds,
+            )
+        except NO_KEY as error:
+            raise keyless(error) from error
         return url
 
     @contextmanager

@@ -35,13 +35,17 @@ async def persist(attempt: Callable[[Attempt], Awaitable[T]], seconds: float) ->
     """
     clock = asyncio.get_running_loop().time
     end = clock() + seconds
+    telling: Passing | None = None
     for before in count():
         try:
             return await attempt(Attempt(before, end - clock()))
         except Passing as failure:
+            # The end of our time may cut the last attempt short, which says nothing about S3.
+            if telling is None or not isinstance(failure.__cause__, TimeoutError):
+                telling = failure
             wait = wait_seconds(before, random.random())
             if clock() + wait >= end:
-                raise Unavailable(str(failure)) from failure
+                raise Unavailable(str(telling)) from telling
         await asyncio.sleep(wait)
     raise AssertionError
 
