@@ -198,6 +198,18 @@ COMPONENTS: tuple[Component, ...] = (
         packages=("github.com/opencontainers/distribution-spec/conformance",),
         version_variable="main.Version",
     ),
+    GoModule(
+        name="remotecache",
+        module="github.com/moby/buildkit",
+        packages=("cacheproxy.invalid/tests/components/remotecache",),
+        version_variable="main.version",
+    ),
+    GoModule(
+        name="remotecache020",
+        module="github.com/moby/buildkit",
+        packages=("cacheproxy.invalid/tests/components/remotecache020",),
+        version_variable="main.version",
+    ),
     DebianPackage("runc", ("runc",)),
     DebianPackage("skopeo", ("skopeo",)),
     DebianPackage("buildah", ("buildah",)),

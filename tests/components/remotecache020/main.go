@@ -1,0 +1,1 @@
+../remotecache/main.go
