@@ -27,7 +27,9 @@ class BlobsApi:
     async def head(self, call: Call) -> web.StreamResponse:
         digest = Digest.parse(call.target)
         size = await self._blobs.size(call.repository, digest)
-        return web.Response(headers={**_headers(digest), "Content-Length": str(size)})
+        headers = _headers(digest)
+        headers["Content-Length"] = str(size)
+        return web.Response(headers=headers)
 
     async def get(self, call: Call) -> web.StreamResponse:
         digest = Digest.parse(call.target)

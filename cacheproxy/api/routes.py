@@ -6,6 +6,7 @@ Paths are taken apart from their end, because a repository may be called `blobs/
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -41,6 +42,8 @@ class Route:
 
 
 Routes = Mapping[Noun, Mapping[str, Route]]
+
+_repository = lru_cache(1000)(Repository.parse)  # a build asks for a few of them, often
 
 _NOUNS = {"blobs": Noun.BLOB, "manifests": Noun.MANIFEST, "referrers": Noun.REFERRERS}
 
@@ -84,5 +87,5 @@ def find(routes: Routes, request: web.BaseRequest) -> tuple[Route, Call]:
     route = routes[noun].get(request.method)
     if route is None:
         raise MethodUnsupported(tuple(routes[noun]))
-    repository = Repository.parse(name) if name else None
+    repository = _repository(name) if name else None
     return route, Call(request, route.endpoint, repository, target)
