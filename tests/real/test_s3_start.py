@@ -7,6 +7,7 @@ import http.client
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,16 @@ from tests.server import S3, SERVE, Server, on_s3
 _QUICK_SECONDS = 15
 
 
-@pytest.fixture(scope="module")
-def weak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeakS3]:
+# What JuiceFS must be told for it to be an S3 at all, see the last but one test.
+_JUICEFS = partial(juicefs, flags=("--keep-etag", "--object-meta"))
+
+
+@pytest.fixture(scope="module", params=[rclone, _JUICEFS], ids=["rclone", "JuiceFS"])
+def weak(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WeakS3]:
     """An S3 without conditional writes."""
-    with rclone(tmp_path_factory.mktemp("weak")) as server:
+    with request.param(tmp_path_factory.mktemp("weak")) as server:
         yield server
 
 

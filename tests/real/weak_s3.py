@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ def rclone(folder: Path) -> Iterator[WeakS3]:
 
 
 @contextmanager
-def juicefs(folder: Path) -> Iterator[WeakS3]:
+def juicefs(folder: Path, flags: Sequence[str] = ()) -> Iterator[WeakS3]:
     """JuiceFS's gateway, whose front end is a MinIO of 2021; its only bucket is the volume."""
     home = Home(folder / "home", MINIO_ROOT_USER=_ACCESS_KEY, MINIO_ROOT_PASSWORD=_SECRET_KEY)
     meta = f"sqlite3://{folder / 'meta.db'}"
@@ -65,7 +65,7 @@ def juicefs(folder: Path) -> Iterator[WeakS3]:
     port = free_ports(1)[0]
     command = (
         *(str(require("juicefs")), "gateway", "--no-usage-report", "--no-banner"),
-        *("--cache-dir", str(folder / "cache"), "--metrics", "127.0.0.1:0"),
+        *("--cache-dir", str(folder / "cache"), "--metrics", "127.0.0.1:0", *flags),
         *(meta, f"127.0.0.1:{port}"),
     )
     log = folder / "juicefs.log"
