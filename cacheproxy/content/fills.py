@@ -113,11 +113,15 @@ class Fills:
                     pass  # who led has given up or died
         except RegistryError as error:
             fill.fail(error)
+        finally:
+            # Before anybody else has a turn: what was to be followed is closed by now.
+            self._running.pop(digest, None)
 
     def _ended(self, fill: _Fill, digest: Digest, task: asyncio.Task[None]) -> None:
         """Also of a task that was cancelled before it began."""
         self._tasks.discard(task)
-        del self._running[digest]
+        if self._running.get(digest) is fill:
+            del self._running[digest]
         fill.fail(Unavailable("the server ends"))
         if not task.cancelled() and (error := task.exception()):
             log.error("fill_crashed", digest=digest, exc_info=error)

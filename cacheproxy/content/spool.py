@@ -121,6 +121,7 @@ class Spool:
     def discard(self) -> None:
         """Close, and remove the file if it was not taken from its path. Never raises."""
         os.close(self._fd)
+        self._fd = -1  # the number may be another file's at once
         unlink(self.path)
 
     def _write(self, batch: bytes) -> None:

@@ -242,3 +242,20 @@ async def test_end_of_the_server_ends_a_read_that_has_not_begun(room: Room) -> N
     with pytest.raises(Unavailable):
         async with asyncio.timeout(1):
             await asking
+
+
+async def test_who_asks_just_as_a_read_fails_is_given_no_closed_descriptor(room: Room) -> None:
+    """At every turn of the loop somebody asks; the number may be another file's by then."""
+    digest = await room.hold(_CONTENT)
+    room.remote.corrupt = 5
+    reads = [asyncio.create_task(_asked(room, digest))]
+    while not reads[0].done():
+        reads.append(asyncio.create_task(_asked(room, digest)))
+        await asyncio.sleep(0)
+    answers = await asyncio.gather(*reads, return_exceptions=True)
+
+    assert {type(answer) for answer in answers} == {Unavailable}
+
+
+async def _asked(room: Room, digest: Digest) -> bytes:
+    return await read(await _open(room, digest))

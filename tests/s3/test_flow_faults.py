@@ -122,7 +122,7 @@ async def test_one_call_that_goes_wrong(site: Site, flow: Flow) -> None:
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
 async def test_a_call_that_goes_wrong_for_long(site: Site, flow: Flow) -> None:
     """The client hears of it in the time that is set, and can go on when it is over."""
-    async with _Bench.opened(site, flow, read_seconds=0.2, write_seconds=0.3) as bench:
+    async with _Bench.opened(site, flow, read_seconds=0.4, write_seconds=0.5) as bench:
         for what, call in await bench.faults():
             if what is not What.ERROR:
                 continue
