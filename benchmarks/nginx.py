@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.real.process import Daemon, require
+from tests.real.nginx import Nginx
 
 _CONFIG: Final = """\
 daemon off;
@@ -31,24 +29,7 @@ http {{
 @contextmanager
 def nginx(folder: Path, files: Path) -> Iterator[str]:
     """Serve `files` with one process; yields its address and port."""
-    port = _free_port()
-    config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=folder, files=files, port=port))
-    command = (str(require("nginx")), "-c", str(config), "-e", "stderr", "-p", str(folder))
-    log = folder / "nginx.log"
-    with Daemon.running(command, environment=os.environ, log=log) as daemon:
-        daemon.wait_for(lambda: _answers(port))
-        yield f"127.0.0.1:{port}"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool | None:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return None
-    return True
+    with Nginx.started(
+        folder, lambda port: _CONFIG.format(folder=folder, files=files, port=port)
+    ) as started:
+        yield started.host

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.real.process import Daemon, require
+from tests.real.seaweed import free_ports
 
 _CONFIG = """\
 daemon off;
@@ -93,36 +95,31 @@ class Nginx:
     @contextmanager
     def running(cls, folder: Path, host: str, settings: str) -> Iterator[Nginx]:
         """Pass requests on to `host`; `settings` are more lines for the `http` block."""
-        port = _free_port()
-        config = _CONFIG.format(folder=folder, host=host, port=port, settings=settings)
-        with cls._started(folder, port, config) as started:
+        config = partial(_CONFIG.format, folder=folder, host=host, settings=settings)
+        with cls.started(folder, lambda port: config(port=port)) as started:
             yield started
 
     @classmethod
     @contextmanager
     def balancing(cls, folder: Path, hosts: Sequence[str]) -> Iterator[Nginx]:
         """Pass requests on to each of `hosts` in turn, as is fit for replicas of a registry."""
-        port = _free_port()
         servers = "\n    ".join(f"server {host} max_fails=0;" for host in hosts)
-        config = _BALANCER.format(folder=folder, port=port, servers=servers)
-        with cls._started(folder, port, config) as started:
+        config = partial(_BALANCER.format, folder=folder, servers=servers)
+        with cls.started(folder, lambda port: config(port=port)) as started:
             yield started
 
     @classmethod
     @contextmanager
-    def _started(cls, folder: Path, port: int, text: str) -> Iterator[Nginx]:
+    def started(cls, folder: Path, text: Callable[[int], str]) -> Iterator[Nginx]:
+        """Run in `folder` with the configuration that `text` gives for a port."""
+        [port] = free_ports(1)
         config = folder / "nginx.conf"
-        config.write_text(text)
+        config.write_text(text(port))
         command = (str(require("nginx")), "-c", str(config), "-e", "stderr", "-p", str(folder))
         log = folder / "nginx.log"
         with Daemon.running(command, environment=os.environ, log=log) as daemon:
             daemon.wait_for(lambda: _answers(port))
             yield cls(daemon, f"127.0.0.1:{port}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _answers(port: int) -> bool | None:
