@@ -22,20 +22,17 @@ from cacheproxy.api.ping import ping
 from cacheproxy.api.routes import Noun, Route, Routes
 from cacheproxy.api.streaming import Intake
 from cacheproxy.api.uploads import UploadsApi
-from cacheproxy.config import Config, shared_metrics
+from cacheproxy.config import Cache, Config, shared_metrics
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
 from cacheproxy.errors import RegistryError
 from cacheproxy.listening import address_of
-from cacheproxy.registry.blobs import Blobs
-from cacheproxy.registry.catalog import Catalog
-from cacheproxy.registry.existence import Existence
-from cacheproxy.registry.hidden import Hidden
-from cacheproxy.registry.manifests import Manifests
-from cacheproxy.registry.referrers import Referrers
-from cacheproxy.registry.tags import Tags
+from cacheproxy.oci.reference import Pattern
+from cacheproxy.registry.registry import CacheRules, Registry
+from cacheproxy.registry.sources import Window, Windows
 from cacheproxy.registry.tickets import Tickets, load_secret
+from cacheproxy.registry.union import Limits
 from cacheproxy.registry.uploads import Uploads
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
@@ -48,6 +45,7 @@ log = structlog.get_logger()
 _THREADS: Final = 32  # they mostly wait for disks
 _SWEEP_SECONDS: Final = 3600.0
 _POLL_SECONDS: Final = 10.0
+_MARK_SECONDS: Final = 600.0
 _BACKLOG: Final = 1024
 _DRAIN_POLL_SECONDS: Final = 0.05
 _LINGER_SECONDS: Final = 0.5  # after the last use of a connection that a proxy keeps
@@ -62,13 +60,9 @@ class App:
         namespace = Namespace()
         self._bucket = bucket
         self._contents = contents = _contents(config, bucket)
-        self._hidden = hidden = Hidden(bucket, namespace)
-        tags = Tags(bucket, namespace)
-        referrers = Referrers(bucket, namespace)
-        blobs = Blobs(namespace, contents, Existence(bucket, namespace), hidden)
-        manifests = Manifests(bucket, namespace, tags, referrers, hidden)
+        self._registry = registry = Registry(bucket, namespace, contents, _rules(config.cache))
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
-        self.uploads = Uploads(bucket, namespace, contents, blobs, tickets)
+        self.uploads = Uploads(bucket, namespace, contents, registry.blobs, tickets)
         policy = policy or AllowAll()
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
@@ -76,10 +70,10 @@ class App:
         self._log = RequestLog()
         self.health = Health(bucket.ping, self._metrics.exposition)
         routes = _routes(
-            BlobsApi(blobs, idle, config.s3.redirect_bytes),
-            UploadsApi(blobs, self.uploads, policy, config.limits.blob_bytes, intake),
-            ManifestsApi(manifests, config.limits.manifest_bytes, intake),
-            ListingsApi(tags, Catalog(bucket, namespace), referrers),
+            BlobsApi(registry.blobs, idle, config.s3.redirect_bytes),
+            UploadsApi(registry.blobs, self.uploads, policy, config.limits.blob_bytes, intake),
+            ManifestsApi(registry.manifests, config.limits.manifest_bytes, intake),
+            ListingsApi(registry.tags, registry.catalog, registry.referrers),
         )
         self.entrance = Entrance(
             routes, policy, self.health, self._metrics.request_began, self._report
@@ -102,11 +96,12 @@ class App:
             head_timeout=self._server.header_timeout,
             keepalive_timeout=self._server.keepalive_timeout,
         )
-        await self._hidden.poll()
+        await self._registry.hidden.poll()
         server = await loop.create_server(http, sock=listener, backlog=_BACKLOG)
         chores = [
             asyncio.create_task(_every(_SWEEP_SECONDS, self._sweep)),
-            asyncio.create_task(_every(_POLL_SECONDS, self._hidden.poll)),
+            asyncio.create_task(_every(_POLL_SECONDS, self._registry.hidden.poll)),
+            asyncio.create_task(_every(_MARK_SECONDS, self._registry.caches.mark_used)),
         ]
         try:
             yield
@@ -182,6 +177,22 @@ def _contents(config: Config, bucket: Bucket) -> Contents:
         return Contents(bucket, SpoolFolder(bucket.spool))
     tier = Tier(config.tier.folder, config.tier.bytes)
     return Contents(bucket, SpoolFolder(tier.spool), tier)
+
+
+def _rules(config: Cache) -> CacheRules:
+    default = Window(config.sources, int(config.window_seconds * 1e9))
+    rules = [
+        (
+            Pattern(rule.repositories),
+            Window(
+                rule.sources or config.sources,
+                int((rule.window_seconds or config.window_seconds) * 1e9),
+            ),
+        )
+        for rule in config.rules
+    ]
+    limits = Limits(config.config_bytes, config.manifest_bytes)
+    return CacheRules(Windows(default, rules), limits, config.verify_seconds)
 
 
 def _routes(

@@ -27,6 +27,8 @@ _UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
+Sources = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
 
 class ConfigError(Exception):
     """A setting that cannot be used, in one sentence that says which."""
@@ -90,6 +92,29 @@ class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much of that disk to use, spools apart."""
 
 
+class CacheRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs from the settings of `cache` where the name of a repository matches."""
+
+    repositories: str
+    sources: Sources | None = None
+    window_seconds: Seconds | None = None
+
+
+class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sources: Sources = 32
+    """How many exports to one tag are served as one cache, the latest; 1: none are merged."""
+    window_seconds: Seconds = 604800.0
+    """How long ago such an export was last pushed or used."""
+    rules: tuple[CacheRule, ...] = ()
+    """Other values for repositories: `[{repositories: "ci/*", sources: 1}]`; the first counts."""
+    verify_seconds: Seconds = 60.0
+    """For how long the layers of a cache are taken to exist since they were last looked for."""
+    config_bytes: Bytes = Bytes(1 << 20)
+    """The largest config of a cache that is served: BuildKit ignores larger ones."""
+    manifest_bytes: Bytes = Bytes(1 << 20)
+    """The largest manifest of a cache that is served: BuildKit ignores larger ones."""
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest_bytes: Bytes = Bytes(8 << 20)
     """The largest manifest that is taken; every registry must take 4MiB."""
@@ -109,6 +134,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     storage: Storage = msgspec.field(default_factory=Storage)
     s3: S3 = msgspec.field(default_factory=S3)
     tier: Tier = msgspec.field(default_factory=Tier)
+    cache: Cache = msgspec.field(default_factory=Cache)
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 
@@ -162,12 +188,22 @@ def load(
     tree: dict[str, dict[str, Any]] = {}
     for key, value in (*_from_file(file), *_from_environment(environment), *flags.items()):
         section, _, name = key.partition(".")
-        tree.setdefault(section, {})[name] = value
+        tree.setdefault(section, {})[name] = _unfolded(value)
     try:
         config = msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(_told(str(error))) from None
     return _with_folders(config, environment)
+
+
+def _unfolded(value: Any) -> Any:
+    """A list that a flag or variable gives is written as in a file."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{value!r} is no list: {error}") from None
+    return value
 
 
 def with_shared_metrics(folder: str) -> None:

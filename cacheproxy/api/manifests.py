@@ -8,7 +8,8 @@ from cacheproxy.api.call import Call
 from cacheproxy.api.streaming import Intake
 from cacheproxy.errors import BlobTooLarge, ManifestTooLarge
 from cacheproxy.oci.reference import Tag, parse_reference
-from cacheproxy.registry.manifests import Manifests, StoredManifest
+from cacheproxy.registry.manifest_store import StoredManifest
+from cacheproxy.registry.manifests import Manifests
 
 
 class ManifestsApi:

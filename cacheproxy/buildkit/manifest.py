@@ -1,7 +1,7 @@
 """The manifest of a cache, in both of BuildKit's forms (cache/remotecache/{import,export}.go)."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Final
 
 import msgspec
@@ -132,6 +132,16 @@ def read_cache(manifest: bytes, config: bytes) -> Cache | Opaque | None:
     if isinstance(parsed, Opaque):
         return parsed
     return Cache(parsed, read.descriptors, read.form)
+
+
+def without_layers(manifest: bytes, gone: Collection[str]) -> bytes:
+    """The manifest of a cache without the descriptors of layers that are gone, which BuildKit then
+    takes for misses. All else stays as it is written."""
+    tree = msgspec.json.decode(manifest)
+    for name in ("layers", "manifests"):
+        if tree.get(name):
+            tree[name] = [each for each in tree[name] if each["digest"] not in gone]
+    return msgspec.json.encode(tree)
 
 
 def write_cache(cache: Cache) -> Written:

@@ -8,7 +8,7 @@ from cacheproxy.content.fills import Fills
 from cacheproxy.content.spool import Body, Spool, SpoolFolder
 from cacheproxy.content.tier import Tier
 from cacheproxy.content.window import Reading, Window
-from cacheproxy.errors import StorageFull, Unavailable
+from cacheproxy.errors import SizeInvalid, StorageFull, Unavailable
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
@@ -66,6 +66,38 @@ class Contents:
         if self._tier is None:
             return await self._open_local(key)
         return self._tier.open(digest) or await Window.open(self._bucket, self._spools, key, part)
+
+    async def read(self, key: str, digest: Digest, limit: int) -> bytes | None:
+        """A small content whole, None if it is absent. Raises SizeInvalid: it has more bytes."""
+        file = await self.open(key, digest)
+        if file is None:
+            return None
+        with file:
+            if file.size > limit:
+                raise SizeInvalid(f"{digest} has {file.size} bytes, at most {limit} are read")
+            data = bytearray()
+            with os_errors:
+                while len(data) < file.size:
+                    end = await file.ready(len(data))
+                    batch = await in_thread(file.read_at, len(data), end - len(data))
+                    if not batch:
+                        raise Unavailable("the file is shorter than it was")
+                    data += batch
+        return bytes(data)
+
+    async def restore(self, key: str, digest: Digest) -> int | None:
+        """Store again what the bucket has lost, if the tier has it; its size in bytes then."""
+        if self._tier is None or (file := self._tier.open(digest)) is None:
+            return None
+        with file:
+            hasher = Hasher(digest.algorithm)
+            await in_thread(_hash, file, hasher)
+            if hasher.digest() != digest:
+                return None
+            path = f"/proc/self/fd/{file.fd}"  # also if it is evicted meanwhile
+            async with self._bucket.upload(path, key, file.size) as upload:
+                await upload.commit(digest, file.size)
+            return file.size
 
     async def url(self, key: str) -> str | None:
         """Where a client can fetch the content by itself, for as long as a download may take."""

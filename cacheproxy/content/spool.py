@@ -32,6 +32,18 @@ class Body(Protocol):
         """Non-empty batches until the end. Raises RegistryError if the sender fails."""
 
 
+class Bytes:
+    """Bytes that are here already, as a Body."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length: int | None = len(data)
+        self._data = data
+
+    async def batches(self) -> AsyncGenerator[bytes, None]:
+        if self._data:
+            yield self._data
+
+
 class Change:
     """Something has changed; who waits looks again."""
 

@@ -1,6 +1,7 @@
 """Names: repositories, tags and references (distribution-spec, "Pulling manifests")."""
 
 import re
+from fnmatch import fnmatchcase
 from typing import Final
 
 from cacheproxy.errors import ManifestInvalid, NameInvalid
@@ -43,6 +44,15 @@ class Tag(str):
         if not _TAG.fullmatch(text):
             raise ManifestInvalid(f"{text!r:.200} is not a tag")
         return cls(text)
+
+
+class Pattern(str):
+    """Names of repositories: `*` stands for any characters, also slashes."""
+
+    __slots__ = ()
+
+    def matches(self, repository: Repository) -> bool:
+        return fnmatchcase(repository, self)
 
 
 Reference = Tag | Digest

@@ -1,6 +1,8 @@
 """Blobs: content that a whole namespace shares, seen through a repository."""
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import Final
 
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import Body
@@ -8,11 +10,13 @@ from cacheproxy.errors import BlobUnknown
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.oci.reference import Repository
-from cacheproxy.registry.both import both
 from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
+from cacheproxy.registry.together import together
 from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.layout import Namespace
+
+_LOOKS: Final = 64  # requests to the bucket that one question after many blobs makes at a time
 
 
 class Blobs:
@@ -30,6 +34,35 @@ class Blobs:
         if size is None or await self._hidden.has(repository, digest):
             raise BlobUnknown(f"{digest} is not in {repository}")
         return size
+
+    async def present(
+        self, repository: Repository, digests: Iterable[Digest], within: float
+    ) -> dict[str, int]:
+        """The sizes of those of the blobs that exist, as known `within` so many seconds.
+
+        What the bucket has lost is stored again, where it is still at hand.
+        """
+        found: dict[str, int] = {}
+        room = asyncio.Semaphore(_LOOKS)
+
+        async def look(digest: Digest) -> None:
+            async with room:
+                if await self._hidden.has(repository, digest):
+                    return
+                size = await self._existence.size(digest, within)
+                if size is None:
+                    size = await self._contents.restore(self._namespace.blob(digest), digest)
+                if size is not None:
+                    found[digest] = size
+
+        await together(*map(look, digests))
+        return found
+
+    async def read(self, repository: Repository, digest: Digest, limit: int) -> bytes | None:
+        """A small blob whole, None if it is absent. Raises SizeInvalid: it has more bytes."""
+        if await self._hidden.has(repository, digest):
+            return None
+        return await self._contents.read(self._namespace.blob(digest), digest, limit)
 
     async def open(
         self, repository: Repository, digest: Digest, part: ByteRange | None = None
@@ -76,7 +109,7 @@ class Blobs:
         self, repository: Repository, digest: Digest, size: int, stored: Awaitable[None]
     ) -> None:
         """Show in `repository` a blob that is being stored, and has this content for certain."""
-        await both(stored, self._hidden.remove(repository, [digest]))
+        await together(stored, self._hidden.remove(repository, [digest]))
         self._existence.proven(digest, size)
 
     async def mount(

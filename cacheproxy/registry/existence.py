@@ -1,11 +1,13 @@
 """Which blobs exist: BuildKit asks for every layer of every export, so the answer is remembered."""
 
-import asyncio
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from cacheproxy.oci.digest import Digest
 from cacheproxy.registry.recent import Recent
+from cacheproxy.registry.shared import Shared
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
 
@@ -19,39 +21,37 @@ class Existence:
     Only presence is remembered: absence ends with the next push, anywhere.
     """
 
-    def __init__(self, bucket: Bucket, namespace: Namespace) -> None:
+    def __init__(
+        self, bucket: Bucket, namespace: Namespace, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._bucket = bucket
         self._namespace = namespace
-        self._recent: Recent[Digest, int] = Recent(_RECENT_SECONDS, _RECENT_BLOBS)
-        self._asking: dict[Digest, asyncio.Task[int | None]] = {}
+        self._clock = clock
+        self._recent: Recent[Digest, tuple[int, float]] = Recent(
+            _RECENT_SECONDS, _RECENT_BLOBS, clock
+        )
+        self._asking: Shared[Digest, int | None] = Shared()
 
-    async def size(self, digest: Digest) -> int | None:
-        """The blob's size, from memory or by one look that all share who ask meanwhile."""
-        size = self._recent.get(digest)
-        if size is not None:
-            return size
-        asking = self._asking.get(digest)
-        if asking is None:
-            asking = asyncio.create_task(self._look(digest))
-            self._asking[digest] = asking
-            asking.add_done_callback(partial(self._looked, digest))
-        return await asyncio.shield(asking)  # whoever leaves does not end it for the others
+    async def size(self, digest: Digest, within: float = _RECENT_SECONDS) -> int | None:
+        """The blob's size as known `within` so many seconds, or by a look that all share."""
+        recent = self._recent.get(digest)
+        if recent is not None and self._clock() - recent[1] < within:
+            return recent[0]
+        return await self._asking.get(digest, partial(self._look, digest))
 
     def proven(self, digest: Digest, size: int) -> None:
         """The blob has just been stored or read."""
-        self._recent.put(digest, size)
+        self._recent.put(digest, (size, self._clock()))
 
     def refuted(self, digest: Digest) -> None:
         """The blob was looked for in the bucket and is not there."""
         self._recent.drop(digest)
 
     async def _look(self, digest: Digest) -> int | None:
+        asked = self._clock()
         size = await self._bucket.head(self._namespace.blob(digest))
-        if size is not None:
-            self._recent.put(digest, size)
+        if size is None:
+            self._recent.drop(digest)
+        else:
+            self._recent.put(digest, (size, asked))
         return size
-
-    def _looked(self, digest: Digest, asking: asyncio.Task[int | None]) -> None:
-        del self._asking[digest]
-        if not asking.cancelled():
-            asking.exception()  # looked at, also when all who asked have left

@@ -1,6 +1,10 @@
-"""Tags: names in a repository that point to a manifest and can be moved."""
+"""Tags: names in a repository that lead to a manifest and can be moved.
 
-from collections.abc import AsyncIterator
+The record of a tag is changed by compare-and-swap alone, so none of those who change it at once,
+on any replica, overwrites another.
+"""
+
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
@@ -9,44 +13,65 @@ from cacheproxy.errors import Conflict, DigestInvalid, Unavailable
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.recent import Recent
+from cacheproxy.registry.sources import Source
 from cacheproxy.storage.bucket import ABSENT, Bucket, Stored
 from cacheproxy.storage.layout import Namespace, last_component
 
 _RECENT_SECONDS: Final = 3600.0
-_RECENT_TAGS: Final = 10_000
+_RECENT_BYTES: Final = 16 << 20
 
 
-class _Record(msgspec.Struct, frozen=True):
-    digest: str
+class TagRecord(msgspec.Struct, frozen=True):
+    """Where a tag leads. That of an image leads to the manifest `digest`.
+
+    That of a cache has `sources`, and leads to their union. That of the sources `united`, in their
+    order, is the manifest `digest`: it may have to be made anew.
+    """
+
+    digest: Digest
     version: int = 1
+    sources: tuple[Source, ...] = ()
+    united: tuple[str, ...] = ()
+
+
+Change = Callable[[TagRecord | None], TagRecord | None]
+"""From a tag's record, None if there is none, to what it is to be."""
 
 
 class Tags:
     def __init__(self, bucket: Bucket, namespace: Namespace) -> None:
         self._bucket = bucket
         self._namespace = namespace
-        self._recent: Recent[str, Stored] = Recent(_RECENT_SECONDS, _RECENT_TAGS)
+        self._recent: Recent[str, Stored] = Recent(_RECENT_SECONDS, _RECENT_BYTES)
 
-    async def resolve(self, repository: Repository, tag: Tag) -> Digest | None:
-        """The digest that the tag points to now, wherever it was moved."""
+    async def read(self, repository: Repository, tag: Tag) -> TagRecord | None:
+        """The record as it is now, whoever changed it."""
         stored = await self._read(self._namespace.tag(repository, tag))
-        return None if stored is None else _digest(stored.data)
+        return None if stored is None else _record(stored.data)
 
     async def point(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """Let the tag point to `digest`, wherever it pointed before."""
+        """Let the tag lead to `digest`, wherever it led before."""
+        record = TagRecord(digest)
+        await self.change(repository, tag, lambda old: record)
+
+    async def change(self, repository: Repository, tag: Tag, change: Change) -> TagRecord | None:
+        """Make of the record what `change`, which may be asked repeatedly, makes of it."""
         key = self._namespace.tag(repository, tag)
-        record = msgspec.json.encode(_Record(str(digest)))
         stored = self._recent.get(key)  # a guess, which mostly saves the look before the write
-        if stored is not None and stored.data == record:
-            stored = await self._read(key)
-        while stored is None or stored.data != record:
-            try:
-                await self._bucket.put(key, record, match=stored.match if stored else ABSENT)
-            except Conflict:
-                stored = await self._read(key)
-            else:
-                self._recent.drop(key)
-                return
+        guessed = True
+        while True:
+            old = None if stored is None else _record(stored.data)
+            new = change(old)
+            if new == old and not guessed:
+                return new
+            if new != old:
+                try:
+                    await self._write(key, new, stored)
+                except Conflict:
+                    pass  # changed meanwhile, or the guess was wrong
+                else:
+                    return new
+            stored, guessed = await self._read(key), False
 
     async def delete(self, repository: Repository, tag: Tag) -> bool:
         """Remove the tag; False if there was none."""
@@ -56,27 +81,20 @@ class Tags:
         await self._bucket.delete(key)
         return True
 
-    async def delete_pointing_to(self, repository: Repository, digest: Digest) -> None:
-        """Remove the tags that point to `digest`, but none that is moved meanwhile."""
-        async for listed in self._bucket.list(self._namespace.tags(repository)):
-            key = listed.key
-            stored = await self._bucket.read(key)
-            if stored is None or _digest(stored.data) != digest:
-                continue
-            try:
-                await self._bucket.delete(key, match=stored.match)
-            except Conflict:
-                continue  # moved since: it points to something else now
+    async def forget(self, repository: Repository, digest: Digest) -> None:
+        """Remove the manifest from the tags that lead to it: from caches of which it is a source,
+        and the tags that have nothing else. A tag that is moved meanwhile stays."""
 
-    async def _read(self, key: str) -> Stored | None:
-        """The record as it is now; one that is remembered is asked for, but not sent again."""
-        stored = await self._bucket.read(key, self._recent.get(key))
-        if stored is None:
-            self._recent.drop(key)
-        else:
-            _digest(stored.data)  # what is damaged is not remembered
-            self._recent.put(key, stored)
-        return stored
+        def without(old: TagRecord | None) -> TagRecord | None:
+            if old is None:
+                return None
+            left = tuple([source for source in old.sources if source.digest != digest])
+            if left == old.sources:
+                return None if old.digest == digest else old
+            return msgspec.structs.replace(old, sources=left) if left else None
+
+        async for listed in self._bucket.list(self._namespace.tags(repository)):
+            await self.change(repository, Tag(last_component(listed.key)), without)
 
     async def list(self, repository: Repository, after: str = "") -> AsyncIterator[str]:
         """The tags behind `after`, in the order of their code points."""
@@ -84,9 +102,35 @@ class Tags:
         async for listed in self._bucket.list(prefix, after=prefix + after):
             yield last_component(listed.key)
 
+    async def _read(self, key: str) -> Stored | None:
+        """The record as it is now; one that is remembered is asked for, but not sent again."""
+        stored = await self._bucket.read(key, self._recent.get(key))
+        if stored is None:
+            self._recent.drop(key)
+        else:
+            _record(stored.data)  # what is damaged is not remembered
+            self._recent.put(key, stored, len(stored.data))
+        return stored
 
-def _digest(record: bytes) -> Digest:
+    async def _write(self, key: str, record: TagRecord | None, over: Stored | None) -> None:
+        match = over.match if over else ABSENT
+        if record is None:
+            await self._bucket.delete(key, match=match)
+        else:
+            await self._bucket.put(key, _encoder.encode(record), match=match)
+        self._recent.drop(key)
+
+
+def _digest(kind: type, text: str) -> Digest:
+    return Digest.parse(text)
+
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=str)
+_decoder: Final = msgspec.json.Decoder(TagRecord, dec_hook=_digest)
+
+
+def _record(data: bytes) -> TagRecord:
     try:
-        return Digest.parse(msgspec.json.decode(record, type=_Record).digest)
+        return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, DigestInvalid) as error:
         raise Unavailable("the tag is damaged in the bucket") from error

@@ -8,13 +8,7 @@ from pathlib import Path
 
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
-from cacheproxy.registry.blobs import Blobs
-from cacheproxy.registry.catalog import Catalog
-from cacheproxy.registry.existence import Existence
-from cacheproxy.registry.hidden import Hidden
-from cacheproxy.registry.manifests import Manifests
-from cacheproxy.registry.referrers import Referrers
-from cacheproxy.registry.tags import Tags
+from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets
 from cacheproxy.registry.uploads import Uploads
 from cacheproxy.storage.bucket import Bucket
@@ -32,14 +26,15 @@ class Rooms:
         self.now = 1_000_000.0
         namespace = Namespace()
         contents = Contents(bucket, SpoolFolder(self.folder.spool))
-        self.hidden = hidden = Hidden(bucket, namespace)
-        self.tags = Tags(bucket, namespace)
-        self.referrers = Referrers(bucket, namespace)
-        self.blobs = Blobs(namespace, contents, Existence(bucket, namespace), hidden)
-        self.manifests = Manifests(bucket, namespace, self.tags, self.referrers, hidden)
+        registry = Registry(bucket, namespace, contents, clock=lambda: int(self.now * 1e9))
+        self.hidden = registry.hidden
+        self.tags = registry.tags
+        self.referrers = registry.referrers
+        self.blobs = registry.blobs
+        self.manifests = registry.manifests
+        self.catalog = registry.catalog
         tickets = Tickets(b"secret", 100.0, lambda: self.now)
         self.uploads = Uploads(bucket, namespace, contents, self.blobs, tickets)
-        self.catalog = Catalog(bucket, namespace)
 
     @property
     def spooled(self) -> list[str]:

@@ -10,6 +10,7 @@ from cacheproxy.errors import Unavailable
 from cacheproxy.oci.digest import digest_of
 from cacheproxy.oci.manifest import OCI_MANIFEST
 from cacheproxy.oci.reference import Repository, Tag
+from cacheproxy.registry.tags import TagRecord
 from cacheproxy.registry.tickets import load_secret
 from cacheproxy.storage.layout import SECRET_KEY, Namespace
 from tests.api.wire import manifest
@@ -41,11 +42,11 @@ async def test_a_damaged_tag_is_unavailable_until_it_is_mended(tmp_path: Path, d
     """It is not remembered."""
     rooms = await _damage(tmp_path, Namespace().tags(_APP), data)
     with pytest.raises(Unavailable):
-        await rooms.tags.resolve(_APP, _TAG)
+        await rooms.tags.read(_APP, _TAG)
     await Rooms(tmp_path).folder.delete(Namespace().tag(_APP, _TAG))
 
     await rooms.tags.point(_APP, _TAG, digest_of(_MANIFEST))
-    assert await rooms.tags.resolve(_APP, _TAG) == digest_of(_MANIFEST)
+    assert await rooms.tags.read(_APP, _TAG) == TagRecord(digest_of(_MANIFEST))
 
 
 async def test_a_damaged_manifest_is_unavailable(tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Cache tags: what BuildKit exports to one tag is served as one cache.
+
+An export that overwrote the one before would take from all other runners what they had cached. So
+the tag keeps its latest exports as sources, and leads to their union; by digest everybody gets
+exactly what was pushed. The union is made when it is next asked for, is stored like any manifest,
+and its digest goes into the tag's record, so that every replica serves the same.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+
+from cacheproxy.oci.digest import Digest
+from cacheproxy.oci.reference import Repository, Tag
+from cacheproxy.registry.recent import Recent
+from cacheproxy.registry.shared import Shared
+from cacheproxy.registry.sources import Source, Windows, pushed, used
+from cacheproxy.registry.tags import TagRecord, Tags
+from cacheproxy.registry.union import Union
+from cacheproxy.registry.unions import Unions
+
+log = structlog.get_logger()
+
+_RECENT_TAGS: Final = 10_000
+
+# How old a use may be in the record: each costs the bucket a write.
+_USE_NANOSECONDS: Final = 1800 * 10**9
+
+_Of = tuple[str, ...]
+"""The digests of the sources of a union, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A look at a tag: its record as it was then, and those sources of it that count."""
+
+    repository: Repository
+    tag: Tag
+    record: TagRecord
+    sources: tuple[Source, ...]
+
+    @property
+    def of(self) -> _Of:
+        return tuple([source.digest for source in self.sources])
+
+
+class Caches:
+    """`verify_seconds` is for how long what a tag leads to is taken to be whole."""
+
+    def __init__(
+        self,
+        tags: Tags,
+        unions: Unions,
+        windows: Windows,
+        verify_seconds: float,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._tags = tags
+        self._unions = unions
+        self._windows = windows
+        self._clock = clock
+        self._served: Recent[tuple[Repository, Tag], tuple[_Of, Digest]] = Recent(
+            verify_seconds, _RECENT_TAGS
+        )
+        self._making: Shared[tuple[Repository, Tag, _Of], Digest | None] = Shared()
+        self._used: dict[tuple[Repository, Tag], _Of] = {}
+
+    async def push(self, repository: Repository, tag: Tag, digest: Digest) -> None:
+        """Make a cache that is stored a source of the tag; the oldest of too many go."""
+        now = self._clock()
+        window = self._windows.of(repository)
+
+        def change(old: TagRecord | None) -> TagRecord:
+            old = old if old is not None and old.sources else TagRecord(digest)
+            sources = window.of(pushed(old.sources, digest, now), now)
+            return msgspec.structs.replace(old, sources=sources)
+
+        await self._tags.change(repository, tag, change)
+
+    async def resolve(self, repository: Repository, tag: Tag, record: TagRecord) -> Digest | None:
+        """The manifest to which a tag with this record leads; None if nothing of it is left."""
+        sources = self._windows.of(repository).of(record.sources, self._clock())
+        look = _Look(repository, tag, record, sources)
+        self._used[repository, tag] = look.of
+        served = self._served.get((repository, tag))
+        if served is not None and served[0] == look.of:
+            return served[1]
+        return await self._making.get((repository, tag, look.of), partial(self._serve, look))
+
+    async def mark_used(self) -> None:
+        """Write down which sources were in use, so that they stay in their windows."""
+        in_use, self._used = self._used, {}
+        for (repository, tag), of in in_use.items():
+            await self._tags.change(repository, tag, partial(_marked, frozenset(of), self._clock()))
+
+    async def _serve(self, look: _Look) -> Digest | None:
+        digest: Digest | None = look.record.digest
+        fresh = look.record.united == look.of
+        if not fresh or not await self._unions.holds(look.repository, look.record.digest):
+            digest = await self._unite(look)
+        if digest is not None:
+            self._served.put((look.repository, look.tag), (look.of, digest))
+        return digest
+
+    async def _unite(self, look: _Look) -> Digest | None:
+        """Make the union, store it, and let the record tell, unless that has changed meanwhile."""
+        union = await self._unions.make(look.repository, look.sources)
+        if union is None:
+            return None
+        united = look.of if union.complete else ()  # what is missing may come
+        digest = union.manifest.digest
+        if (look.record.digest, look.record.united) != (digest, united):
+            _log(look, union)
+            await self._unions.store(look.repository, union)
+            told = partial(_told, look.record, digest, united)
+            await self._tags.change(look.repository, look.tag, told)
+        return digest
+
+
+def _told(seen: TagRecord, digest: Digest, united: _Of, old: TagRecord | None) -> TagRecord | None:
+    if old is None or _digests(old) != _digests(seen):
+        return old  # who reads it next makes another union
+    return msgspec.structs.replace(old, digest=digest, united=united)
+
+
+def _digests(record: TagRecord) -> frozenset[str]:
+    return frozenset([source.digest for source in record.sources])
+
+
+def _marked(in_use: frozenset[str], now: int, old: TagRecord | None) -> TagRecord | None:
+    if old is None:
+        return None
+    due = [each.used_at for each in old.sources if each.digest in in_use]
+    if not due or now - min(due) < _USE_NANOSECONDS:
+        return old
+    return msgspec.structs.replace(old, sources=used(old.sources, in_use, now))
+
+
+def _log(look: _Look, union: Union) -> None:
+    log.info(
+        "cache_united",
+        repository=look.repository,
+        tag=look.tag,
+        digest=union.manifest.digest,
+        sources=len(union.parts),
+        missing_layers=len(frozenset().union(*[part.missing for part in union.parts])),
+        left_out_results=union.left_out.results if union.left_out else 0,
+    )

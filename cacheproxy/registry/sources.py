@@ -1,0 +1,70 @@
+"""The sources of a cache tag: the exports that its cache is the union of."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from cacheproxy.oci.reference import Pattern, Repository
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The manifest of an export, by its digest. All times are nanoseconds since 1970."""
+
+    digest: str
+    received_at: int
+    """When it first came."""
+    pushed_at: int
+    """When it last came: exports that change nothing are pushed again."""
+    used_at: int
+    """When the tag last was resolved while this was one of its sources, within an hour or so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which sources a tag has: so many, none of which was last used or pushed longer ago."""
+
+    sources: int
+    nanoseconds: int
+
+    def of(self, sources: Iterable[Source], now: int) -> tuple[Source, ...]:
+        """The sources in the window, that pushed last first. The latest of all is always in it:
+        when a tag dies is not for the window to say."""
+        latest = sorted(sources, key=lambda source: (-source.pushed_at, source.digest))
+        oldest = now - self.nanoseconds
+        young = [each for each in latest if max(each.used_at, each.pushed_at) >= oldest]
+        return tuple(young[: self.sources] or latest[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of repositories: that of the first pattern that matches, else `default`."""
+
+    default: Window
+    rules: Sequence[tuple[Pattern, Window]] = ()
+
+    def of(self, repository: Repository) -> Window:
+        for pattern, window in self.rules:
+            if pattern.matches(repository):
+                return window
+        return self.default
+
+
+def pushed(sources: Iterable[Source], digest: str, now: int) -> tuple[Source, ...]:
+    """The sources when `digest` is pushed, perhaps again."""
+    known = {source.digest: source for source in sources}
+    received_at = known[digest].received_at if digest in known else now
+    known[digest] = Source(digest, received_at, pushed_at=now, used_at=now)
+    return tuple(known.values())
+
+
+def used(sources: Iterable[Source], digests: frozenset[str], now: int) -> tuple[Source, ...]:
+    """The sources after those with `digests` were used."""
+    return tuple(
+        [
+            msgspec.structs.replace(each, used_at=max(now, each.used_at))
+            if each.digest in digests
+            else each
+            for each in sources
+        ]
+    )
