@@ -11,7 +11,10 @@ from pathlib import Path
 
 from benchmarks import (
     building,
+    collected,
+    gc_latency,
     memory,
+    month,
     pushing,
     reading,
     s3_builds,
@@ -33,6 +36,9 @@ ROWS: dict[str, Callable[[Path, Scale], None]] = {
     "memory": memory.memory,
     "workers": scaling.workers,
     "builds": building.builds,
+    "collection": collected.collection,
+    "gc-latency": gc_latency.latency,
+    "month": month.month,
     "s3-costs": s3_costs.costs,
     "s3-crowd": s3_crowd.crowd,
     "s3-transfers": s3_transfers.transfers,

@@ -52,12 +52,12 @@ class Target:
 class Connection:
     """One request at a time; `left` is how many bytes of the body are still to come."""
 
-    __slots__ = ("_bodies", "_buffer", "_head", "left", "received", "request", "socket")
+    __slots__ = ("_buffer", "_head", "bodies", "left", "received", "request", "socket")
 
     def __init__(self, target: Target, buffer: bytearray) -> None:
         self.socket = connect(target.host)
         self.request = target.request
-        self._bodies = target.bodies
+        self.bodies = target.bodies
         self._buffer = buffer
         self._head = b""
         self.left = 0
@@ -90,7 +90,7 @@ class Connection:
         if head[9:12] != b"200" or length is None:
             raise LoadError(self._head.decode(errors="replace"))
         self._head = b""
-        if self._bodies:
+        if self.bodies:
             self.received += len(body)
             self.left = int(length[1]) - len(body)
         return not self.left

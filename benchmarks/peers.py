@@ -48,7 +48,7 @@ def limit(folder: Path, files: Path) -> Iterator[Peer]:
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    from cacheproxy.cli import run
+    from cacheproxy.cli.main import run
 
     sys.exit(run())
 

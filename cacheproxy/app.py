@@ -4,9 +4,10 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from typing import Final
 
 import structlog
@@ -22,18 +23,18 @@ from cacheproxy.api.ping import ping
 from cacheproxy.api.routes import Noun, Route, Routes
 from cacheproxy.api.streaming import Intake
 from cacheproxy.api.uploads import UploadsApi
-from cacheproxy.config import Cache, Config, shared_metrics
+from cacheproxy.collection.budget import Budget
+from cacheproxy.collection.collector import Collector
+from cacheproxy.config import Config, shared_metrics
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
 from cacheproxy.errors import RegistryError
 from cacheproxy.listening import address_of
-from cacheproxy.oci.reference import Pattern
-from cacheproxy.registry.registry import CacheRules, Registry
-from cacheproxy.registry.sources import Window, Windows
+from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
-from cacheproxy.registry.union import Limits
 from cacheproxy.registry.uploads import Uploads
+from cacheproxy.rules import cache_rules, policies
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
@@ -45,7 +46,13 @@ log = structlog.get_logger()
 _THREADS: Final = 32  # they mostly wait for disks
 _SWEEP_SECONDS: Final = 3600.0
 _POLL_SECONDS: Final = 10.0
-_MARK_SECONDS: Final = 600.0
+_CONDEMNED_SECONDS: Final = 60.0
+_USES_SECONDS: Final = 600.0
+_LAST_USES_SECONDS: Final = 5.0
+_COLLECT_SECONDS: Final = 600.0  # how often it is looked whether that is due
+_COLLECTED_PER_SECOND: Final = 2_500.0  # some 5 % of a processor
+_END_SECONDS: Final = 1.0
+_NOTHING_SECONDS: Final = 0.01
 _BACKLOG: Final = 1024
 _DRAIN_POLL_SECONDS: Final = 0.05
 _LINGER_SECONDS: Final = 0.5  # after the last use of a connection that a proxy keeps
@@ -60,7 +67,7 @@ class App:
         namespace = Namespace()
         self._bucket = bucket
         self._contents = contents = _contents(config, bucket)
-        self._registry = registry = Registry(bucket, namespace, contents, _rules(config.cache))
+        self._registry = registry = Registry(bucket, namespace, contents, cache_rules(config.cache))
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
         self.uploads = Uploads(bucket, namespace, contents, registry.blobs, tickets)
         policy = policy or AllowAll()
@@ -78,6 +85,15 @@ class App:
         self.entrance = Entrance(
             routes, policy, self.health, self._metrics.request_began, self._report
         )
+        self._collector = Collector(
+            bucket,
+            namespace,
+            registry.tags,
+            policies(config.retention),
+            config.collection.lease_seconds,
+            budget=Budget(_COLLECTED_PER_SECOND),
+        )
+        self._interval = config.collection.interval_seconds
         self._server = config.server
         self._limits = config.limits
 
@@ -96,13 +112,10 @@ class App:
             head_timeout=self._server.header_timeout,
             keepalive_timeout=self._server.keepalive_timeout,
         )
+        await self._registry.condemned.poll()
         await self._registry.hidden.poll()
         server = await loop.create_server(http, sock=listener, backlog=_BACKLOG)
-        chores = [
-            asyncio.create_task(_every(_SWEEP_SECONDS, self._sweep)),
-            asyncio.create_task(_every(_POLL_SECONDS, self._registry.hidden.poll)),
-            asyncio.create_task(_every(_MARK_SECONDS, self._registry.caches.mark_used)),
-        ]
+        chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
             yield
             await self._drain(http, server)
@@ -111,7 +124,11 @@ class App:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             server.close()
-            await http.shutdown(1.0)
+            with suppress(RegistryError, TimeoutError):
+                async with asyncio.timeout(_LAST_USES_SECONDS):
+                    await self._registry.uses.write()
+            # aiohttp waits for idle connections too, which have nothing to end.
+            await http.shutdown(_END_SECONDS if self.entrance.in_flight else _NOTHING_SECONDS)
             await self._contents.close()
             threads.shutdown(wait=True)
 
@@ -132,6 +149,27 @@ class App:
                 break
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
+    def _chores(self) -> Iterator[Coroutine[None, None, None]]:
+        """What is done beside requests, for as long as there are any."""
+        yield _every(_SWEEP_SECONDS, self._sweep)
+        yield _every(_POLL_SECONDS, self._registry.hidden.poll)
+        yield _every(_CONDEMNED_SECONDS, self._registry.condemned.poll, first=_CONDEMNED_SECONDS)
+        yield _every(_CONDEMNED_SECONDS, self._finish, first=_CONDEMNED_SECONDS)
+        yield _every(_USES_SECONDS, self._registry.uses.write, first=_USES_SECONDS)
+        if self._interval:
+            look = min(self._interval, _COLLECT_SECONDS)
+            yield _every(look, self._collect, first=look)
+
+    async def _finish(self) -> None:
+        """Who pushes what a dead collector was deleting waits for that."""
+        if self._registry.condemned.doomed:
+            await self._collector.finish()
+
+    async def _collect(self) -> None:
+        report = await self._collector.collect(rest=self._interval)
+        if report is not None:
+            log.info("collected", **asdict(report))
+
     async def _sweep(self) -> None:
         """Remove what dead sessions, writers and processes left."""
         await self._swept("sessions", self.uploads.sweep())
@@ -147,8 +185,11 @@ class App:
             log.warning("sweep_failed", what=what, detail=error.detail)
 
 
-async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
-    """Do a chore now and every so often; one that fails is tried again the next time."""
+async def _every(
+    seconds: float, chore: Callable[[], Awaitable[None]], *, first: float = 0.0
+) -> None:
+    """Do a chore every so often; one that fails is tried again the next time."""
+    await asyncio.sleep(first)
     while True:
         try:
             await chore()
@@ -177,22 +218,6 @@ def _contents(config: Config, bucket: Bucket) -> Contents:
         return Contents(bucket, SpoolFolder(bucket.spool))
     tier = Tier(config.tier.folder, config.tier.bytes)
     return Contents(bucket, SpoolFolder(tier.spool), tier)
-
-
-def _rules(config: Cache) -> CacheRules:
-    default = Window(config.sources, int(config.window_seconds * 1e9))
-    rules = [
-        (
-            Pattern(rule.repositories),
-            Window(
-                rule.sources or config.sources,
-                int((rule.window_seconds or config.window_seconds) * 1e9),
-            ),
-        )
-        for rule in config.rules
-    ]
-    limits = Limits(config.config_bytes, config.manifest_bytes)
-    return CacheRules(Windows(default, rules), limits, config.verify_seconds)
 
 
 def _routes(

@@ -27,6 +27,8 @@ _UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
+SecondsOrNone = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Sources = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -36,6 +38,13 @@ class ConfigError(Exception):
 
 class Bytes(int):
     """A number of bytes, written as one or with a unit: `4MiB`."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Bytes":
+        match = _SIZE.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"Expected a number of bytes such as 4MiB, got {text!r}")
+        return cls(int(match[1]) * _UNITS[match[2]])
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,6 +124,42 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The largest manifest of a cache that is served: BuildKit ignores larger ones."""
 
 
+class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs from the settings of `retention` where the name of a repository matches."""
+
+    repositories: str
+    cache_unused_seconds: SecondsOrNone | None = None
+    cache_bytes: Bytes | None = None
+    image_tags: Count | None = None
+    image_seconds: SecondsOrNone | None = None
+    image_unpulled_seconds: SecondsOrNone | None = None
+    untagged_seconds: Seconds | None = None
+
+
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cache_unused_seconds: SecondsOrNone = 2592000.0
+    """How long a cache stays that nobody imports or exports; 0: for ever."""
+    cache_bytes: Bytes = Bytes(0)
+    """How many bytes of layers caches may have, those used last; 0: any number."""
+    image_tags: Count = 0
+    """How many tags of images a repository has, those pushed last; 0: any number."""
+    image_seconds: SecondsOrNone = 0.0
+    """How long the tag of an image stays since it was pushed; 0: for ever."""
+    image_unpulled_seconds: SecondsOrNone = 0.0
+    """How long the tag of an image stays since it was last pulled or pushed; 0: for ever."""
+    untagged_seconds: Seconds = 86400.0
+    """How long a manifest stays to which no tag leads, since it was pushed."""
+    rules: tuple[RetentionRule, ...] = ()
+    """Other values for repositories: `[{repositories: "pr/*", image_tags: 5}]`; first counts."""
+
+
+class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    interval_seconds: SecondsOrNone = 21600.0
+    """How often what nobody needs is collected; 0: only by `cacheproxy gc`."""
+    lease_seconds: Seconds = 86400.0
+    """How long what a client was told to exist stays there, though nothing leads to it."""
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest_bytes: Bytes = Bytes(8 << 20)
     """The largest manifest that is taken; every registry must take 4MiB."""
@@ -135,6 +180,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     s3: S3 = msgspec.field(default_factory=S3)
     tier: Tier = msgspec.field(default_factory=Tier)
     cache: Cache = msgspec.field(default_factory=Cache)
+    retention: Retention = msgspec.field(default_factory=Retention)
+    collection: Collection = msgspec.field(default_factory=Collection)
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 
@@ -264,10 +311,7 @@ def _unknown(key: str, where: str) -> str:
 def _decode(kind: type, value: Any) -> Any:
     if kind is not Bytes:
         raise NotImplementedError(f"settings of type {kind}")
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None:
-        raise ValueError(f"Expected a number of bytes such as 4MiB, got {value!r}")
-    return Bytes(int(match[1]) * _UNITS[match[2]])
+    return Bytes.parse(str(value))
 
 
 def _told(problem: str) -> str:

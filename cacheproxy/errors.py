@@ -81,6 +81,12 @@ class DigestInvalid(RegistryError):
     code = ErrorCode.DIGEST_INVALID
 
 
+class ManifestBlobUnknown(RegistryError):
+    """What a manifest refers to was there, and is being deleted."""
+
+    code = ErrorCode.MANIFEST_BLOB_UNKNOWN
+
+
 class ManifestInvalid(RegistryError):
     code = ErrorCode.MANIFEST_INVALID
 

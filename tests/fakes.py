@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from cacheproxy.errors import Unavailable
@@ -36,6 +36,10 @@ class FaultyBucket:
     def reached(self) -> bool:
         """Whether the call with that number has come; some cannot fail late."""
         return self._left <= 0
+
+    def arm(self, fail_at: int) -> None:
+        """Let the call with this number from now on fail; 0: none."""
+        self._left = fail_at
 
     def before(self) -> None:
         self._left -= 1
@@ -93,12 +97,27 @@ class FaultyBucket:
         await self._inner.delete(key, match=match)
         self.after()
 
+    async def deletion(self, key: str, seconds: int) -> Callable[[], Awaitable[None]]:
+        self.before()
+        send = await self._inner.deletion(key, seconds)
+
+        async def counted() -> None:
+            self.before()
+            await send()
+            self.after()
+
+        return counted
+
     async def list(
         self, prefix: str, *, after: str = "", folders: bool = False
     ) -> AsyncIterator[Listed]:
         self.before()
         async for listed in self._inner.list(prefix, after=after, folders=folders):
             yield listed
+
+    async def now(self) -> float:
+        self.before()
+        return await self._inner.now()
 
     async def ping(self) -> None:
         self.before()

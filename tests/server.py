@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,8 @@ from cacheproxy.storage.folder import FolderBucket
 from tests.real.process import Daemon
 
 SERVE = (sys.executable, "-m", "cacheproxy", "serve")
+QUICK = (sys.executable, "-P", str(Path(__file__).with_name("quick.py")), "serve")
+"""The same for SeaweedFS, started sooner, where a test is not about the start."""
 
 
 class S3(Protocol):
@@ -49,32 +51,45 @@ class Server:
         """Serve the files in `folder`/data on a loopback port, with these flags besides."""
         data = folder / "data"
         storage = f"--storage=file://{data}"
-        with cls._started(folder, os.environ, port, storage, *flags) as (daemon, host):
+        command = (*SERVE, storage, *flags)
+        with cls._started(folder, os.environ, port, command) as (daemon, host):
             yield cls(daemon, host, data)
 
     @classmethod
     @contextmanager
     def on_s3(
-        cls, folder: Path, s3: S3, prefix: str, *flags: str, port: int = 0
+        cls,
+        folder: Path,
+        s3: S3,
+        prefix: str,
+        *flags: str,
+        port: int = 0,
+        command: Sequence[str] = SERVE,
     ) -> Iterator[Server]:
         """Serve what is below `prefix` in the bucket of `s3`, with a tier in `folder`."""
         folder.mkdir(exist_ok=True)
         environment, options = on_s3(folder, s3, prefix)
-        with cls._started(folder, environment, port, *options, *flags) as (daemon, host):
+        command = (*command, *options, *flags)
+        with cls._started(folder, environment, port, command) as (daemon, host):
             yield cls(daemon, host, folder / "cacheproxy")
 
     @classmethod
     @contextmanager
     def _started(
-        cls, folder: Path, environment: Mapping[str, str], port: int, *flags: str
+        cls, folder: Path, environment: Mapping[str, str], port: int, command: Sequence[str]
     ) -> Iterator[tuple[Daemon, str]]:
-        command = (*SERVE, f"--listen=127.0.0.1:{port}", *flags)
+        command = (*command, f"--listen=127.0.0.1:{port}")
+        # What several workers share, they leave behind when they are killed.
+        environment = {**environment, "TMPDIR": str(folder)}
         with Daemon.running(command, environment=environment, log=folder / "server.log") as daemon:
             yield daemon, daemon.wait_for_log(r'"listen":"([^"]+)"')[1]
+            # It would wait a while for clients that keep their connections; how it ends when it is
+            # asked to is for tests that ask it to.
+            daemon.kill_all()
 
     def get(self, path: str) -> str:
         """The body of an answer with a status below 400."""
-        with urllib.request.urlopen(f"http://{self.host}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://{self.host}{path}", timeout=60) as answer:
             return str(answer.read().decode())
 
 

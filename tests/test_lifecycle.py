@@ -102,7 +102,7 @@ def _half_sent(server: Server, content: bytes) -> Iterator[socket.socket]:
         yield wire
 
 
-def _wait(look: Callable[[], bool], seconds: float = 20) -> None:
+def _wait(look: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < deadline

@@ -98,9 +98,9 @@ async def test_the_delay_is_added_to_every_call(client: Client, proxy: S3Proxy) 
     """A call takes at least the delay, and calls at the same time share it."""
     proxy.delay = 0.3
     started = monotonic()
-    await asyncio.gather(*(client.call("HEAD", _BLOB) for _ in range(8)))
+    await asyncio.gather(*(client.call("HEAD", _BLOB) for _ in range(30)))
 
-    assert 0.3 <= monotonic() - started < 2
+    assert 0.3 <= monotonic() - started < 30 * 0.3
 
 
 @pytest.mark.parametrize("what", [What.REFUSE, What.RESET])

@@ -15,6 +15,7 @@ STATUS: Final[dict[type[errors.RegistryError], int]] = {
     errors.DigestInvalid: 400,
     errors.Denied: 403,
     errors.EndpointUnknown: 404,
+    errors.ManifestBlobUnknown: 400,
     errors.ManifestInvalid: 400,
     errors.ManifestTooLarge: 413,
     errors.ManifestUnknown: 404,

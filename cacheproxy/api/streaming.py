@@ -1,6 +1,7 @@
 """Bytes between the wire and files."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Final
@@ -14,15 +15,11 @@ from cacheproxy.api.call import Call
 from cacheproxy.errors import BlobTooLarge, RequestInvalid, RequestTimeout, Unavailable
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import LocalFile
+from cacheproxy.storage.read_ahead import ReadAhead
 
 # One call to the kernel. As much as stays in a processor's cache until the client takes it: with
 # several MiB a call costs less of Python and twice as much of the kernel.
 _WINDOW_BYTES: Final = 512 << 10
-
-# What is read ahead of the disk for one body, and for the bodies of all requests together. A batch
-# on its way to the disk and one that gathers behind it are up to twice as long each.
-_READ_AHEAD_BYTES: Final = 1 << 20
-_READ_AHEAD_TOTAL: Final = 8 << 20
 
 _BOUNDARY: Final = "cacheproxy-byteranges"
 
@@ -35,23 +32,15 @@ class ClientGone(Exception):
 
 
 class Intake:
-    """Takes the bodies of requests, each of which may be idle for `idle_timeout` seconds.
-
-    Large batches cost fewer hops to threads, many bodies at once cost memory: whoever begins gets
-    a share of what is there for all, and never less than what a connection has anyhow.
-    """
+    """Takes the bodies of requests, each of which may be idle for `idle_timeout` seconds."""
 
     def __init__(self, idle_timeout: float) -> None:
         self.idle_timeout = idle_timeout
-        self.running = 0
+        self.ahead = ReadAhead()
 
     def body(self, call: Call, limit: int) -> "RequestBody":
         """The body of a request that may have `limit` bytes. Raises BlobTooLarge."""
         return RequestBody(self, call, limit)
-
-    def share(self) -> int:
-        """How many bytes to read ahead for one more body."""
-        return min(_READ_AHEAD_BYTES, _READ_AHEAD_TOTAL // self.running)
 
 
 class RequestBody:
@@ -71,16 +60,13 @@ class RequestBody:
     async def batches(self) -> AsyncGenerator[bytes, None]:
         request = self._call.request
         await _continue(request)
-        self._intake.running += 1
-        try:
-            request.content.set_read_chunk_size(self._intake.share())
+        with self._intake.ahead.share() as ahead:
+            request.content.set_read_chunk_size(ahead)
             while batch := await self._next(request):
                 self._call.received += len(batch)
                 if self._call.received > self._limit:
                     raise BlobTooLarge(f"at most {self._limit} bytes are taken")
                 yield batch
-        finally:
-            self._intake.running -= 1
 
     async def _next(self, request: web.BaseRequest) -> bytes:
         try:
@@ -156,7 +142,6 @@ async def _begin(
 
 async def _copy(call: Call, file: LocalFile, part: ByteRange, idle_timeout: float) -> None:
     """Send a part of a file as it becomes ready, unless the client takes nothing for too long."""
-    loop = asyncio.get_running_loop()
     start, end = part.start, part.start + part.length
     while start < end:
         count = min(_WINDOW_BYTES, end - start, await file.ready(start) - start)
@@ -165,13 +150,32 @@ async def _copy(call: Call, file: LocalFile, part: ByteRange, idle_timeout: floa
             raise ClientGone
         try:
             async with asyncio.timeout(idle_timeout):
-                sent = await loop.sendfile(transport, file, start, count, fallback=False)  # type: ignore[arg-type]  # it needs no more than fileno()
+                sent = await _send(transport, file, start, count)
         except (ConnectionError, TimeoutError, asyncio.SendfileNotAvailableError) as error:
             raise ClientGone from error
         call.sent += sent
         start += sent
         if sent < count:
             raise Unavailable("the file is shorter than it was")
+
+
+async def _send(transport: asyncio.Transport, file: LocalFile, start: int, count: int) -> int:
+    """Send a window of a file; fewer than `count` bytes only if it ends there."""
+    if (sent := _send_at_once(transport, file, start, count)) == count:
+        await asyncio.sleep(0)  # a client that takes everything at once is not the only one
+        return sent
+    loop = asyncio.get_running_loop()
+    return sent + await loop.sendfile(transport, file, start + sent, count - sent, fallback=False)  # type: ignore[arg-type]  # it needs no more than fileno()
+
+
+def _send_at_once(transport: asyncio.Transport, file: LocalFile, start: int, count: int) -> int:
+    """What the socket takes at once, without the turn that the loop's own way costs."""
+    if transport.get_write_buffer_size() or transport.get_extra_info("sslcontext"):
+        return 0
+    try:
+        return os.sendfile(transport.get_extra_info("socket").fileno(), file.fd, start, count)
+    except OSError:
+        return 0  # it blocks; or it has failed, as the loop will find out too
 
 
 def _part_head(content_type: str, content_range: str) -> bytes:

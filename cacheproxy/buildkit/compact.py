@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from cacheproxy.buildkit.cache import Cache, Config, Record
+from cacheproxy.buildkit.cache import Cache, Config, Record, Result
 from cacheproxy.buildkit.keeping import LeftOut, keep
 from cacheproxy.buildkit.lineages import Lineage
 from cacheproxy.buildkit.manifest import out_descriptor, write_cache
@@ -30,7 +30,9 @@ def compact(
 
     The lineages take turns to choose one result each, from their newest source to their oldest, in
     a source the newest result first, of equally new ones that of the least digest. A result comes
-    with all its layers, and all records that lead to it. A cache that fits is returned as it is.
+    with all its layers, and all records that lead to it, whose own results come along where they
+    need no more layers: they cost next to nothing, and are what hits when the last steps of a build
+    have changed. A cache that fits is returned as it is.
     """
     if _fits(cache, config_limit, manifest_limit):
         return cache, LeftOut(0, 0, 0)
@@ -107,8 +109,7 @@ class _Selection:
         """
         config = self._cache.config
         result = config.records[at].results[0]
-        size = len('{"layer":,"createdAt":""},') + self._digits
-        size += len(format_time(result.created_at))
+        size = self._result_size(result)
         layers, layers_size, descriptors_size = self._new_layers(result.layer)
         size += layers_size
         if size > self._config_room or descriptors_size > self._manifest_room:
@@ -122,7 +123,21 @@ class _Selection:
         self.chosen.add(at)
         self._layers |= layers
         self._blobs.update(config.layers[layer].blob for layer in layers)
+        self._choose_what_leads_to_it(records - {at})
         return 0
+
+    def _choose_what_leads_to_it(self, new: set[int]) -> None:
+        """Add the results of records that are new, where all their layers are there."""
+        for at in sorted(new):
+            for result in self._cache.config.records[at].results[:1]:
+                size = self._result_size(result)
+                if result.layer in self._layers and size <= self._config_room:
+                    self._config_room -= size
+                    self.chosen.add(at)
+
+    def _result_size(self, result: Result) -> int:
+        size = len('{"layer":,"createdAt":""},') + self._digits
+        return size + len(format_time(result.created_at))
 
     def _new_layers(self, layer: int) -> tuple[set[int], int, int]:
         """The layers to add for a result in `layer`, and their bytes in config and manifest."""

@@ -1,6 +1,6 @@
 """Contents: what a bucket holds, brought here and sent there through files on the local disk."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -15,6 +15,7 @@ from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import Bucket, LocalFile, Upload
 
 _URL_SECONDS: Final = 3600
+_PIECE_BYTES: Final = 8 << 20
 
 
 class Received:
@@ -91,7 +92,7 @@ class Contents:
             return None
         with file:
             hasher = Hasher(digest.algorithm)
-            await in_thread(_hash, file, hasher)
+            await _hash(file, hasher)
             if hasher.digest() != digest:
                 return None
             path = f"/proc/self/fd/{file.fd}"  # also if it is evicted meanwhile
@@ -126,8 +127,16 @@ class Contents:
             await spool.fill(body, wrote)
             yield Received(spool, upload, self._tier)
 
-    async def read_into(self, key: str, hasher: Hasher, size: int | None = None) -> bool:
+    async def read_into(
+        self,
+        key: str,
+        hasher: Hasher,
+        size: int | None = None,
+        took: Callable[[int], Awaitable[None]] | None = None,
+    ) -> bool:
         """Hash an object, of `size` bytes where that is known; False if it is absent.
+
+        `took` is told how many bytes come, as they do, and may let the rest wait.
 
         Raises:
             Unavailable: it cannot be read, or has another size.
@@ -139,11 +148,13 @@ class Contents:
             if size not in (None, content.size):
                 raise Unavailable("an object is not as long in the bucket as it was")
             if isinstance(content, LocalFile):
-                await in_thread(_hash, content, hasher)
+                await _hash(content, hasher, took)
             else:
                 whole = ByteRange(0, content.size)
                 async for batch in Reading(self._bucket, key, whole, content).batches():
                     await in_thread(hasher.update, batch)
+                    if took is not None:
+                        await took(len(batch))
         finally:
             content.close()
         return True
@@ -176,9 +187,21 @@ class Contents:
         return True
 
 
-def _hash(file: LocalFile, hasher: Hasher) -> None:
+async def _hash(
+    file: LocalFile, hasher: Hasher, took: Callable[[int], Awaitable[None]] | None = None
+) -> None:
     offset = 0
+    while offset < file.size and (count := await in_thread(_hash_piece, file, hasher, offset)):
+        offset += count
+        if took is not None:
+            await took(count)
+
+
+def _hash_piece(file: LocalFile, hasher: Hasher, start: int) -> int:
+    """Hash what a thread can in a moment; how many bytes that was."""
+    offset = start
     with os_errors:
-        while data := file.read_at(offset, 1 << 20):
+        while offset < start + _PIECE_BYTES and (data := file.read_at(offset, 1 << 20)):
             hasher.update(data)
             offset += len(data)
+    return offset - start

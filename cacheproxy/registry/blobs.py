@@ -1,15 +1,17 @@
 """Blobs: content that a whole namespace shares, seen through a repository."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Final
 
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import Body
-from cacheproxy.errors import BlobUnknown
+from cacheproxy.errors import BlobUnknown, Unavailable
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.oci.reference import Repository
+from cacheproxy.registry.condemned import Condemned
 from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.together import together
@@ -21,17 +23,29 @@ _LOOKS: Final = 64  # requests to the bucket that one question after many blobs 
 
 class Blobs:
     def __init__(
-        self, namespace: Namespace, contents: Contents, existence: Existence, hidden: Hidden
+        self,
+        namespace: Namespace,
+        contents: Contents,
+        existence: Existence,
+        hidden: Hidden,
+        condemned: Condemned,
     ) -> None:
         self._namespace = namespace
         self._contents = contents
         self._existence = existence
         self._hidden = hidden
+        self._condemned = condemned
+
+    @property
+    def losses(self) -> int:
+        """Another number when something that was here is known not to be here any more."""
+        return self._existence.losses + self._hidden.changes
 
     async def size(self, repository: Repository, digest: Digest) -> int:
         """The blob's size in bytes. Raises BlobUnknown."""
-        size = await self._existence.size(digest)
-        if size is None or await self._hidden.has(repository, digest):
+        hidden = await self._hidden.has(repository, digest)
+        size = None if hidden else await self._existence.size(digest)
+        if size is None:
             raise BlobUnknown(f"{digest} is not in {repository}")
         return size
 
@@ -42,6 +56,10 @@ class Blobs:
 
         What the bucket has lost is stored again, where it is still at hand.
         """
+        digests = list(digests)
+        keys = [self._namespace.blob(digest) for digest in digests]
+        if not self._condemned.clear(keys):
+            await self._condemned.rescue(keys)  # all at once; one by one they would cost more
         found: dict[str, int] = {}
         room = asyncio.Semaphore(_LOOKS)
 
@@ -51,12 +69,21 @@ class Blobs:
                     return
                 size = await self._existence.size(digest, within)
                 if size is None:
-                    size = await self._contents.restore(self._namespace.blob(digest), digest)
+                    size = await self._restore(digest)
                 if size is not None:
                     found[digest] = size
 
         await together(*map(look, digests))
         return found
+
+    async def _restore(self, digest: Digest) -> int | None:
+        """Store a blob again that is still at hand, unless it is just being deleted."""
+        key = self._namespace.blob(digest)
+        if not self._condemned.clear((key,)) and await self._condemned.rescue((key,)):
+            return None
+        if await self._contents.restore(key, digest) is None:
+            return None
+        return await self._existence.size(digest)
 
     async def read(self, repository: Repository, digest: Digest, limit: int) -> bytes | None:
         """A small blob whole, None if it is absent. Raises SizeInvalid: it has more bytes."""
@@ -83,7 +110,7 @@ class Blobs:
             self._existence.refuted(digest)
             raise BlobUnknown(f"{digest} is not in {repository}")
         if file.verified:
-            self._existence.proven(digest, file.size)
+            self._existence.read(digest)
         return file
 
     async def url(self, repository: Repository, digest: Digest) -> str | None:
@@ -102,14 +129,27 @@ class Blobs:
         key, hasher = self._namespace.blob(digest), Hasher(digest.algorithm)
         async with self._contents.receive(key, body, hasher) as received:
             received.verify(digest)
-            await self.show(repository, digest, received.size, received.commit(digest))
+            await self.show(repository, digest, received.size, partial(received.commit, digest))
         return received.size
 
     async def show(
-        self, repository: Repository, digest: Digest, size: int, stored: Awaitable[None]
+        self,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        store: Callable[[], Awaitable[None]],
     ) -> None:
-        """Show in `repository` a blob that is being stored, and has this content for certain."""
-        await together(stored, self._hidden.remove(repository, [digest]))
+        """Show in `repository` a blob that is being stored, and has this content for certain.
+
+        Nothing is stored while it is being deleted: the deletion could come last.
+        """
+        keys = (self._namespace.blob(digest),)
+        settled = await self._condemned.settle(keys)
+        await together(store(), self._hidden.remove(repository, [digest]))
+        if not self._condemned.clear(keys) and await self._condemned.rescue(keys):
+            raise Unavailable(f"{digest} is being deleted; push it again")
+        if settled.is_over() and await self._existence.size(digest) is None:
+            raise Unavailable(f"{digest} was deleted as soon as it was stored; push it again")
         self._existence.proven(digest, size)
 
     async def mount(
@@ -124,7 +164,7 @@ class Blobs:
         if source is not None and await self._hidden.has(source, digest):
             return False
         await self._hidden.remove(repository, [digest])
-        return True
+        return await self._existence.size(digest) is not None  # that may have taken long
 
     async def delete(self, repository: Repository, digest: Digest) -> None:
         """Hide the blob from `repository`. Raises BlobUnknown."""

@@ -19,17 +19,18 @@ from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.recent import Recent
 from cacheproxy.registry.shared import Shared
-from cacheproxy.registry.sources import Source, Windows, pushed, used
+from cacheproxy.registry.sources import Source, Windows, pushed
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.registry.union import Union
 from cacheproxy.registry.unions import Unions
+from cacheproxy.registry.uses import Uses
 
 log = structlog.get_logger()
 
 _RECENT_TAGS: Final = 10_000
 
-# How old a use may be in the record: each costs the bucket a write.
-_USE_NANOSECONDS: Final = 1800 * 10**9
+# In a short window uses are written so often that it is not left between two of them.
+_USES_IN_WINDOW: Final = 4
 
 _Of = tuple[str, ...]
 """The digests of the sources of a union, in their order."""
@@ -55,20 +56,22 @@ class Caches:
     def __init__(
         self,
         tags: Tags,
+        uses: Uses,
         unions: Unions,
         windows: Windows,
         verify_seconds: float,
         clock: Callable[[], int] = time.time_ns,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tags = tags
+        self._uses = uses
         self._unions = unions
         self._windows = windows
         self._clock = clock
-        self._served: Recent[tuple[Repository, Tag], tuple[_Of, Digest]] = Recent(
-            verify_seconds, _RECENT_TAGS
+        self._served: Recent[tuple[Repository, Tag], tuple[_Of, Digest, int]] = Recent(
+            verify_seconds, _RECENT_TAGS, seconds
         )
         self._making: Shared[tuple[Repository, Tag, _Of], Digest | None] = Shared()
-        self._used: dict[tuple[Repository, Tag], _Of] = {}
 
     async def push(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """Make a cache that is stored a source of the tag; the oldest of too many go."""
@@ -84,39 +87,41 @@ class Caches:
 
     async def resolve(self, repository: Repository, tag: Tag, record: TagRecord) -> Digest | None:
         """The manifest to which a tag with this record leads; None if nothing of it is left."""
-        sources = self._windows.of(repository).of(record.sources, self._clock())
-        look = _Look(repository, tag, record, sources)
-        self._used[repository, tag] = look.of
+        window = self._windows.of(repository)
+        look = _Look(repository, tag, record, window.of(record.sources, self._clock()))
+        within = window.nanoseconds // _USES_IN_WINDOW
+        self._uses.note(repository, tag, frozenset(look.of), within)
         served = self._served.get((repository, tag))
-        if served is not None and served[0] == look.of:
-            return served[1]
-        return await self._making.get((repository, tag, look.of), partial(self._serve, look))
+        if served == (look.of, record.digest, self._unions.losses):
+            return record.digest
+        # Of the same sources another server has made something else: what is here may be gone.
+        anew = served is not None and served[0] == look.of
+        serve = partial(self._serve, look, anew)
+        return await self._making.get((repository, tag, look.of), serve)
 
-    async def mark_used(self) -> None:
-        """Write down which sources were in use, so that they stay in their windows."""
-        in_use, self._used = self._used, {}
-        for (repository, tag), of in in_use.items():
-            await self._tags.change(repository, tag, partial(_marked, frozenset(of), self._clock()))
-
-    async def _serve(self, look: _Look) -> Digest | None:
-        digest: Digest | None = look.record.digest
-        fresh = look.record.united == look.of
-        if not fresh or not await self._unions.holds(look.repository, look.record.digest):
-            digest = await self._unite(look)
+    async def _serve(self, look: _Look, anew: bool) -> Digest | None:
+        record = look.record
+        losses = self._unions.losses
+        digest: Digest | None = record.digest
+        fresh = record.united == look.of
+        if not fresh or not await self._unions.holds(look.repository, record.digest, anew=anew):
+            digest = await self._unite(look, anew)
         if digest is not None:
-            self._served.put((look.repository, look.tag), (look.of, digest))
+            self._served.put((look.repository, look.tag), (look.of, digest, losses))
         return digest
 
-    async def _unite(self, look: _Look) -> Digest | None:
+    async def _unite(self, look: _Look, anew: bool) -> Digest | None:
         """Make the union, store it, and let the record tell, unless that has changed meanwhile."""
-        union = await self._unions.make(look.repository, look.sources)
+        union = await self._unions.make(look.repository, look.sources, anew=anew)
         if union is None:
             return None
         united = look.of if union.complete else ()  # what is missing may come
         digest = union.manifest.digest
-        if (look.record.digest, look.record.united) != (digest, united):
+        known = look.record.digest == digest
+        if not known or not await self._unions.holds(look.repository, digest):
             _log(look, union)
             await self._unions.store(look.repository, union)
+        if not known or look.record.united != united:
             told = partial(_told, look.record, digest, united)
             await self._tags.change(look.repository, look.tag, told)
         return digest
@@ -130,15 +135,6 @@ def _told(seen: TagRecord, digest: Digest, united: _Of, old: TagRecord | None) -
 
 def _digests(record: TagRecord) -> frozenset[str]:
     return frozenset([source.digest for source in record.sources])
-
-
-def _marked(in_use: frozenset[str], now: int, old: TagRecord | None) -> TagRecord | None:
-    if old is None:
-        return None
-    due = [each.used_at for each in old.sources if each.digest in in_use]
-    if not due or now - min(due) < _USE_NANOSECONDS:
-        return old
-    return msgspec.structs.replace(old, sources=used(old.sources, in_use, now))
 
 
 def _log(look: _Look, union: Union) -> None:

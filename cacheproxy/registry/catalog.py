@@ -19,15 +19,16 @@ class Catalog:
         self._bucket = bucket
         self._namespace = namespace
 
-    async def list(self, after: str = "") -> AsyncIterator[str]:
-        """The names behind `after` of the repositories that hold manifests."""
+    async def list(self, after: str = "", *, remains: bool = False) -> AsyncIterator[str]:
+        """The names behind `after` of the repositories that hold manifests; or that have anything,
+        be it only tags that lead nowhere, with `remains`."""
         waiting = _names("", await self._children(""))
         while waiting:
             name = heapq.heappop(waiting)
             if name + "/~" < after:  # `~` sorts behind all that a name can hold
                 continue
             children = await self._children(name)
-            if name > after and is_repository(children):
+            if name > after and (is_repository(children) or (remains and _has_any(children))):
                 yield name
             for below in _names(name, children):
                 heapq.heappush(waiting, below)
@@ -39,6 +40,10 @@ class Catalog:
     async def _children(self, name: str) -> Sequence[str]:
         prefix = self._namespace.repositories(name)
         return [child.key async for child in self._bucket.list(prefix, folders=True)]
+
+
+def _has_any(children: Sequence[str]) -> bool:
+    return any(last_component(child).startswith("_") for child in children)
 
 
 def _names(parent: str, children: Sequence[str]) -> list[str]:

@@ -1,11 +1,12 @@
 """Which blobs exist: BuildKit asks for every layer of every export, so the answer is remembered."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
 from cacheproxy.oci.digest import Digest
+from cacheproxy.registry.condemned import Condemned
 from cacheproxy.registry.recent import Recent
 from cacheproxy.registry.shared import Shared
 from cacheproxy.storage.bucket import Bucket
@@ -22,36 +23,80 @@ class Existence:
     """
 
     def __init__(
-        self, bucket: Bucket, namespace: Namespace, clock: Callable[[], float] = time.monotonic
+        self,
+        bucket: Bucket,
+        namespace: Namespace,
+        condemned: Condemned,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bucket = bucket
         self._namespace = namespace
+        self._condemned = condemned
+        condemned.on_gone(self._forget)
         self._clock = clock
         self._recent: Recent[Digest, tuple[int, float]] = Recent(
             _RECENT_SECONDS, _RECENT_BLOBS, clock
         )
+        self.losses = 0
+        """How many blobs were found not to exist though they did."""
         self._asking: Shared[Digest, int | None] = Shared()
 
-    async def size(self, digest: Digest, within: float = _RECENT_SECONDS) -> int | None:
-        """The blob's size as known `within` so many seconds, or by a look that all share."""
-        recent = self._recent.get(digest)
-        if recent is not None and self._clock() - recent[1] < within:
-            return recent[0]
-        return await self._asking.get(digest, partial(self._look, digest))
+    async def size(self, digest: Digest, within: float | None = None) -> int | None:
+        """The blob's size as remembered, or by a look that all share. What is remembered must have
+        been in the bucket `within` so many seconds, if that is given.
+
+        A size is a promise; what is condemned is rescued for it, and what is doomed is absent.
+        """
+        key = self._namespace.blob(digest)
+        while True:
+            changes = self._condemned.changes
+            size = self._remembered(digest, within)
+            if size is None:
+                size = await self._asking.get(digest, partial(self._look, digest))
+            if size is None:
+                return None
+            if not self._condemned.clear((key,)):
+                if await self._condemned.rescue((key,)):
+                    return None
+            elif changes == self._condemned.changes:
+                return size
 
     def proven(self, digest: Digest, size: int) -> None:
-        """The blob has just been stored or read."""
+        """The blob has just been stored."""
         self._recent.put(digest, (size, self._clock()))
+
+    def read(self, digest: Digest) -> None:
+        """The blob has just been read: perhaps from a copy of what was deleted, so that what is
+        not known to exist is not known now either."""
+        if (recent := self._recent.get(digest)) is not None:
+            self._recent.put(digest, recent)
 
     def refuted(self, digest: Digest) -> None:
         """The blob was looked for in the bucket and is not there."""
+        if self._recent.get(digest) is not None:
+            self.losses += 1
         self._recent.drop(digest)
 
+    def _remembered(self, digest: Digest, within: float | None) -> int | None:
+        recent = self._recent.get(digest)
+        if recent is None or (within is not None and self._clock() - recent[1] >= within):
+            return None
+        return recent[0]
+
+    def _forget(self, keys: Collection[str] | None) -> None:
+        if keys is None:
+            self._recent.clear()
+        for key in keys or ():
+            if (digest := self._namespace.blob_at(key)) is not None:
+                self._recent.drop(digest)
+
     async def _look(self, digest: Digest) -> int | None:
-        asked = self._clock()
-        size = await self._bucket.head(self._namespace.blob(digest))
-        if size is None:
-            self._recent.drop(digest)
-        else:
-            self._recent.put(digest, (size, asked))
-        return size
+        while True:
+            asked, changes = self._clock(), self._condemned.changes
+            size = await self._bucket.head(self._namespace.blob(digest))
+            if size is None:
+                self.refuted(digest)
+                return None
+            if changes == self._condemned.changes:  # else it may be gone since
+                self._recent.put(digest, (size, asked))
+                return size

@@ -27,7 +27,8 @@ class Hidden:
         self._bucket = bucket
         self._namespace = namespace
         self._remembered: _Sets = {}
-        self._changes = 0
+        self.changes = 0
+        """How often the sets were found to have changed."""
 
     async def has(self, repository: Repository, digest: Digest) -> bool:
         """Whether the repository hides the blob, as far as the last poll knows."""
@@ -46,12 +47,13 @@ class Hidden:
     async def poll(self) -> None:
         """Learn what other servers hide. Raises Unavailable; what was known stays."""
         while True:
-            changes = self._changes
+            changes = self.changes
             found: _Sets = {}
             async for listed in self._bucket.list(self._namespace.all_deleted()):
                 if (stored := await self._bucket.read(listed.key)) is not None:
                     found[listed.key] = _digests(stored.data)
-            if changes == self._changes:  # else a set that was changed here meanwhile is newer
+            if changes == self.changes:  # else a set that was changed here meanwhile is newer
+                self.changes += found != self._remembered
                 self._remembered = found
                 return
 
@@ -80,7 +82,7 @@ class Hidden:
 
     def _remember(self, key: str, hidden: frozenset[str]) -> None:
         if hidden != self._remembered.get(key, frozenset()):
-            self._changes += 1
+            self.changes += 1
             self._remembered[key] = hidden
 
 

@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 
 from cacheproxy.buildkit.manifest import is_cache
-from cacheproxy.errors import DigestInvalid, ManifestUnknown
+from cacheproxy.errors import DigestInvalid, ManifestBlobUnknown, ManifestUnknown, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import Manifest, parse_manifest
 from cacheproxy.oci.reference import Reference, Repository, Tag
+from cacheproxy.registry.batches import WORK_SECONDS
 from cacheproxy.registry.caches import Caches
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.manifest_store import ManifestStore, StoredManifest
 from cacheproxy.registry.referrers import Referrers
 from cacheproxy.registry.tags import Tags
 from cacheproxy.registry.together import together
+from cacheproxy.registry.uses import Uses
+from cacheproxy.storage.deadline import CLOCKS, Clocks, Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +31,28 @@ class Manifests:
         self,
         store: ManifestStore,
         tags: Tags,
+        uses: Uses,
         caches: Caches,
         referrers: Referrers,
         hidden: Hidden,
+        clocks: Clocks = CLOCKS,
     ) -> None:
         self._store = store
         self._tags = tags
+        self._uses = uses
         self._caches = caches
         self._referrers = referrers
         self._hidden = hidden
+        self._clocks = clocks
 
     async def get(self, repository: Repository, reference: Reference) -> StoredManifest:
         """The manifest with this tag or digest. Raises ManifestUnknown."""
+        deadline = Deadline(WORK_SECONDS, self._clocks)
         digest = await self._resolve(repository, reference)
         found = None if digest is None else await self._store.get(repository, digest)
         if found is None:
             raise ManifestUnknown(f"{reference} is not in {repository}")
+        _in_time(deadline)  # a cache is whole, as was seen on the way
         return found
 
     async def push(
@@ -62,7 +71,9 @@ class Manifests:
         Raises:
             ManifestInvalid: see `parse_manifest`.
             DigestInvalid: the reference is the digest of something else.
+            ManifestBlobUnknown: what it refers to is being deleted.
         """
+        deadline = Deadline(WORK_SECONDS, self._clocks)
         if isinstance(reference, Digest):
             digest = digest_of(data, reference.algorithm)
             if digest != reference:
@@ -72,15 +83,21 @@ class Manifests:
             tags = [reference, *tags]
         manifest = parse_manifest(data, content_type)
         subject = Digest.parse(manifest.subject.digest) if manifest.subject else None
+        stored = StoredManifest(digest, manifest.media_type, data)
         await together(
-            self._store.put(repository, StoredManifest(digest, manifest.media_type, data)),
+            self._store.put(repository, stored),
             self._hidden.remove(repository, [each.digest for each in manifest.references]),
         )
+        doomed = await self._store.keep(repository, stored)
+        if doomed and not is_cache(data):  # a cache is served without it
+            raise ManifestBlobUnknown(f"{doomed[0]} is being deleted; push it again")
         if subject is not None:
             await self._referrers.add(repository, subject, digest, len(data), manifest)
         move = self._caches.push if is_cache(data) else self._tags.point
         for tag in tags:
+            _in_time(deadline)
             await move(repository, tag, digest)
+        _in_time(deadline)
         return Pushed(digest, subject)
 
     async def delete(self, repository: Repository, reference: Reference) -> None:
@@ -111,5 +128,11 @@ class Manifests:
         if record is None:
             return None
         if not record.sources:
+            self._uses.note(repository, reference)
             return record.digest
         return await self._caches.resolve(repository, reference, record)
+
+
+def _in_time(deadline: Deadline) -> None:
+    if deadline.is_over():
+        raise Unavailable("this took too long: what the manifest refers to may be gone")

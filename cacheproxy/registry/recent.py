@@ -42,6 +42,10 @@ class Recent(Generic[K, V]):
         while self._weight > self._capacity:
             self._weight -= self._entries.popitem(last=False)[1][2]
 
+    def clear(self) -> None:
+        self._entries.clear()
+        self._weight = 0
+
     def drop(self, key: K) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:

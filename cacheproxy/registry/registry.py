@@ -1,5 +1,6 @@
 """The rules of a registry over one bucket, put together."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from cacheproxy.content.contents import Contents
 from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.caches import Caches
 from cacheproxy.registry.catalog import Catalog
+from cacheproxy.registry.condemned import Condemned, Sleep
 from cacheproxy.registry.existence import Existence
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.manifest_store import ManifestStore
@@ -17,7 +19,9 @@ from cacheproxy.registry.sources import Window, Windows
 from cacheproxy.registry.tags import Tags
 from cacheproxy.registry.union import Limits
 from cacheproxy.registry.unions import Unions
+from cacheproxy.registry.uses import Uses
 from cacheproxy.storage.bucket import Bucket
+from cacheproxy.storage.deadline import CLOCKS, Clocks
 from cacheproxy.storage.layout import Namespace
 
 
@@ -31,7 +35,8 @@ class CacheRules:
 
 
 class Registry:
-    """The nouns of the API for one namespace. `clock` gives nanoseconds since 1970."""
+    """The nouns of the API for one namespace. `clock` gives nanoseconds since 1970, `clocks` are
+    those by which what is known gets old, the first one by which it is forgotten."""
 
     def __init__(
         self,
@@ -40,13 +45,28 @@ class Registry:
         contents: Contents,
         rules: CacheRules = CacheRules(),
         clock: Callable[[], int] = time.time_ns,
+        clocks: Clocks = CLOCKS,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
+        self.condemned = Condemned(bucket, namespace, clocks, sleep)
         self.hidden = Hidden(bucket, namespace)
-        self.tags = Tags(bucket, namespace)
+        self.tags = Tags(bucket, namespace, clock)
         self.referrers = Referrers(bucket, namespace)
         self.catalog = Catalog(bucket, namespace)
-        self.blobs = Blobs(namespace, contents, Existence(bucket, namespace), self.hidden)
-        self.store = ManifestStore(bucket, namespace)
+        existence = Existence(bucket, namespace, self.condemned, clocks[0])
+        self.blobs = Blobs(namespace, contents, existence, self.hidden, self.condemned)
+        self.store = ManifestStore(bucket, namespace, self.condemned, clocks[0])
         self.unions = Unions(self.store, self.blobs, rules.limits, rules.verify_seconds)
-        self.caches = Caches(self.tags, self.unions, rules.windows, rules.verify_seconds, clock)
-        self.manifests = Manifests(self.store, self.tags, self.caches, self.referrers, self.hidden)
+        self.uses = Uses(self.tags, clock)
+        self.caches = Caches(
+            self.tags,
+            self.uses,
+            self.unions,
+            rules.windows,
+            rules.verify_seconds,
+            clock,
+            clocks[0],
+        )
+        self.manifests = Manifests(
+            self.store, self.tags, self.uses, self.caches, self.referrers, self.hidden, clocks
+        )

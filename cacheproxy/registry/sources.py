@@ -15,7 +15,8 @@ class Source(msgspec.Struct, frozen=True):
     received_at: int
     """When it first came."""
     pushed_at: int
-    """When it last came: exports that change nothing are pushed again."""
+    """When it last came: exports that change nothing are pushed again. Later than those of all
+    sources that came before, also where the clocks of servers differ."""
     used_at: int
     """When the tag last was resolved while this was one of its sources, within an hour or so."""
 
@@ -32,8 +33,8 @@ class Window:
         when a tag dies is not for the window to say."""
         latest = sorted(sources, key=lambda source: (-source.pushed_at, source.digest))
         oldest = now - self.nanoseconds
-        young = [each for each in latest if max(each.used_at, each.pushed_at) >= oldest]
-        return tuple(young[: self.sources] or latest[:1])
+        young = [each for each in latest[1:] if max(each.used_at, each.pushed_at) >= oldest]
+        return tuple([*latest[:1], *young][: self.sources])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def pushed(sources: Iterable[Source], digest: str, now: int) -> tuple[Source, ..
     """The sources when `digest` is pushed, perhaps again."""
     known = {source.digest: source for source in sources}
     received_at = known[digest].received_at if digest in known else now
-    known[digest] = Source(digest, received_at, pushed_at=now, used_at=now)
+    pushed_at = max([now, *[source.pushed_at + 1 for source in known.values()]])
+    known[digest] = Source(digest, received_at, pushed_at, used_at=now)
     return tuple(known.values())
 
 

@@ -4,6 +4,7 @@ The record of a tag is changed by compare-and-swap alone, so none of those who c
 on any replica, overwrites another.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -21,6 +22,10 @@ _RECENT_SECONDS: Final = 3600.0
 _RECENT_BYTES: Final = 16 << 20
 
 
+USE_NANOSECONDS: Final = 1800 * 10**9
+"""How old a push or use may be in a record before it is written again: that costs a write."""
+
+
 class TagRecord(msgspec.Struct, frozen=True):
     """Where a tag leads. That of an image leads to the manifest `digest`.
 
@@ -30,6 +35,10 @@ class TagRecord(msgspec.Struct, frozen=True):
 
     digest: Digest
     version: int = 1
+    pushed_at: int = 0
+    """When it was last pushed, in nanoseconds since 1970."""
+    used_at: int = 0
+    """When it was last resolved, within an hour or so. That of a cache is told by its sources."""
     sources: tuple[Source, ...] = ()
     united: tuple[str, ...] = ()
 
@@ -39,9 +48,12 @@ Change = Callable[[TagRecord | None], TagRecord | None]
 
 
 class Tags:
-    def __init__(self, bucket: Bucket, namespace: Namespace) -> None:
+    def __init__(
+        self, bucket: Bucket, namespace: Namespace, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self._bucket = bucket
         self._namespace = namespace
+        self._clock = clock
         self._recent: Recent[str, Stored] = Recent(_RECENT_SECONDS, _RECENT_BYTES)
 
     async def read(self, repository: Repository, tag: Tag) -> TagRecord | None:
@@ -51,8 +63,14 @@ class Tags:
 
     async def point(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """Let the tag lead to `digest`, wherever it led before."""
-        record = TagRecord(digest)
-        await self.change(repository, tag, lambda old: record)
+        now = self._clock()
+        record = TagRecord(digest, pushed_at=now, used_at=now)
+
+        def change(old: TagRecord | None) -> TagRecord:
+            known = old is not None and old.digest == digest and not old.sources
+            return old if old and known and now - old.pushed_at < USE_NANOSECONDS else record
+
+        await self.change(repository, tag, change)
 
     async def change(self, repository: Repository, tag: Tag, change: Change) -> TagRecord | None:
         """Make of the record what `change`, which may be asked repeatedly, makes of it."""

@@ -47,6 +47,13 @@ class Loaded:
         named = self.about.descriptors if isinstance(self.about, CacheManifest) else ()
         return frozenset(named)
 
+    @property
+    def blobs(self) -> frozenset[str]:
+        """The layers, and the config: what was read may be a copy of what the bucket has lost."""
+        if isinstance(self.about, CacheManifest):
+            return self.layers | {self.about.config_digest}
+        return frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -36,12 +36,20 @@ class Unions:
         self._verify_seconds = verify_seconds
         self._turn = asyncio.Lock()  # one by one, as each takes much memory
 
-    async def make(self, repository: Repository, sources: Sequence[Source]) -> Union | None:
-        """The union of the sources, the latest first; see `unite`. It is not stored."""
+    @property
+    def losses(self) -> int:
+        """Another number when a layer of some cache may be gone."""
+        return self._blobs.losses
+
+    async def make(
+        self, repository: Repository, sources: Sequence[Source], *, anew: bool = False
+    ) -> Union | None:
+        """The union of the sources, the latest first; see `unite`. It is not stored. `anew`: all
+        layers are looked for now."""
         async with self._turn:
             loaded = await self._load(repository, sources)
-            layers = {layer for each in loaded for layer in each.layers}
-            stored = await self._stored(repository, layers)
+            named = {digest for each in loaded for digest in each.blobs}
+            stored = await self._stored(repository, named, anew)
             return await in_thread(unite, loaded, stored, self._limits)
 
     async def store(self, repository: Repository, union: Union) -> None:
@@ -53,18 +61,18 @@ class Unions:
             config = digest_of(union.config)
             await together(manifest, self._blobs.push(repository, config, Bytes(union.config)))
 
-    async def holds(self, repository: Repository, digest: Digest) -> bool:
-        """Whether the cache with this manifest exists, with all that it names."""
+    async def holds(self, repository: Repository, digest: Digest, *, anew: bool = False) -> bool:
+        """Whether the cache with this manifest exists, with all that it names; `anew` as above."""
         manifest = await self._store.get(repository, digest)
         about = None if manifest is None else read_manifest(manifest.data)
         if not isinstance(about, CacheManifest):
             return isinstance(about, Opaque)
         named = {about.config_digest, *about.descriptors}
-        return len(await self._stored(repository, named)) == len(named)
+        return len(await self._stored(repository, named, anew)) == len(named)
 
-    async def _stored(self, repository: Repository, named: Iterable[str]) -> Sizes:
+    async def _stored(self, repository: Repository, named: Iterable[str], anew: bool) -> Sizes:
         digests = [digest for text in named if (digest := _parsed(text)) is not None]
-        return await self._blobs.present(repository, digests, self._verify_seconds)
+        return await self._blobs.present(repository, digests, 0 if anew else self._verify_seconds)
 
     async def _load(self, repository: Repository, sources: Sequence[Source]) -> list[Loaded]:
         """The sources, without the configs for which the ones before leave no room."""

@@ -22,6 +22,7 @@ A closed session is unknown to its client. Its chunks, and those of sessions old
 lifetime, are removed by `sweep`.
 """
 
+from functools import partial
 from typing import Final
 
 from cacheproxy.content.contents import Contents
@@ -123,8 +124,8 @@ class Uploads:
             if received.size:
                 await received.commit_part()
                 chunks.append(Listed(last, received.size))
-        joined = self._bucket.join(chunks, self._namespace.blob(digest))
-        await self._blobs.show(repository, digest, hasher.size, joined)
+        join = partial(self._bucket.join, chunks, self._namespace.blob(digest))
+        await self._blobs.show(repository, digest, hasher.size, join)
         await self._close(_ticket(session))
         return hasher.size
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Final, ParamSpec, TypeVar
 
@@ -47,7 +48,7 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     A thread cannot be stopped, so a cancelled caller that went on would close files under a call
     that still uses them. Calls here take moments, so cancellation waits for them.
     """
-    job = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    job = asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **kwargs))
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:

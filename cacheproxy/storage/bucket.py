@@ -12,9 +12,9 @@ immutable bytes with a small map of strings. Every implementation keeps these pr
 """
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
@@ -48,10 +48,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object of a listing and its size in bytes, or a prefix that ends in `/`, without one."""
+    """An object of a listing and its size in bytes, or a prefix that ends in `/`, without one.
+
+    `modified` is when the object was written, in seconds since 1970 by the clock of the bucket.
+    """
 
     key: str
     size: int = 0
+    modified: float = field(default=0.0, compare=False)
 
 
 class LocalFile:
@@ -186,12 +190,22 @@ class Bucket(Protocol):
             Conflict: `match` does not hold.
         """
 
+    async def deletion(self, key: str, seconds: int) -> Callable[[], Awaitable[None]]:
+        """A request to delete the object that is good for so long from now, wherever it is held up
+        meanwhile: what comes to the bucket later does nothing. Calling it makes one attempt.
+
+        Without it, a process that was paused could delete what was written while it slept.
+        """
+
     def list(self, prefix: str, *, after: str = "", folders: bool = False) -> AsyncIterator[Listed]:
         """The objects whose keys begin with `prefix`, which ends in `/`, and sort behind `after`.
 
         With `folders`, only what lies directly under the prefix: objects, and prefixes ending in
         `/` for all that lies deeper.
         """
+
+    async def now(self) -> float:
+        """Seconds since 1970 by the clock of the bucket, to a second or so."""
 
     async def ping(self) -> None:
         """Return if the bucket can be read and written now. Raises Unavailable."""

@@ -80,6 +80,9 @@ def publish(temporary: str, path: str, root: str) -> None:
         except FileNotFoundError:
             if not os.path.exists(temporary):
                 raise
+        except FileExistsError:  # it was there, and a moment later it was not, says makedirs
+            if os.path.isfile(folder):
+                raise
         else:
             break
     # All of them: another writer may have made one just now, and not synced the one above yet.

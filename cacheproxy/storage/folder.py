@@ -4,7 +4,8 @@
     <root>/<...>/.<name>.json  its metadata, where it has any: there before and after it
     <root>/.spool/             files on their way to become objects; emptied at start
     <root>/.lock               held by the server that owns the folder
-    <root>/.locks/             one file per stripe of keys, held during a conditional write
+    <root>/.locks/             one file per stripe of keys, held during a conditional write; and
+                               one that is held, shared, by commands that write beside the owner
 
 No component of a key begins with a dot, so none of these collides with a key.
 
@@ -17,8 +18,9 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -29,6 +31,7 @@ from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import ABSENT, Listed, LocalFile, Match, Stored, Upload
+from cacheproxy.storage.deadline import Deadline
 from cacheproxy.storage.files import (
     CREATE,
     READ,
@@ -60,6 +63,7 @@ class FolderBucket:
         self._root = os.path.abspath(root)
         self.spool = os.path.join(self._root, ".spool")
         self._locks = os.path.join(self._root, ".locks")
+        self._visitors = os.path.join(self._locks, "visitors")
         with os_errors:
             os.makedirs(self.spool, exist_ok=True)
             os.makedirs(self._locks, exist_ok=True)
@@ -79,9 +83,28 @@ class FolderBucket:
         except BlockingIOError:
             os.close(lock)
             raise FolderInUse(f"{self._root} is in use by another cacheproxy") from None
-        for left_over in os.scandir(self.spool):
-            os.unlink(left_over.path)
+        self._clean()
         return lock
+
+    def visit(self) -> int:
+        """Write beside whoever owns the folder until the returned descriptor is closed."""
+        with os_errors:
+            visit = os.open(self._visitors, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(visit, fcntl.LOCK_SH)
+        return visit
+
+    def _clean(self) -> None:
+        """Empty the spool, unless a visitor may be writing there; then the next owner does."""
+        with os_errors:
+            visit = os.open(self._visitors, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(visit, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left_over in os.scandir(self.spool):
+                os.unlink(left_over.path)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(visit)
 
     async def head(self, key: str) -> int | None:
         with os_errors:
@@ -125,6 +148,10 @@ class FolderBucket:
     async def delete(self, key: str, *, match: Match | None = None) -> None:
         await in_thread(self._delete, self._path(key), match)
 
+    async def deletion(self, key: str, seconds: int) -> Callable[[], Awaitable[None]]:
+        deadline = Deadline(seconds)
+        return partial(in_thread, self._delete, self._path(key), None, deadline)
+
     async def list(
         self, prefix: str, *, after: str = "", folders: bool = False
     ) -> AsyncIterator[Listed]:
@@ -135,6 +162,9 @@ class FolderBucket:
         while batch := await in_thread(_take, found):
             for listed in batch:
                 yield listed
+
+    async def now(self) -> float:
+        return time.time()
 
     async def ping(self) -> None:
         await in_thread(self._probe)
@@ -200,9 +230,9 @@ class FolderBucket:
             unlink(temporary)
             raise
 
-    def _delete(self, path: str, match: Match | None) -> None:
+    def _delete(self, path: str, match: Match | None, deadline: Deadline | None = None) -> None:
         with os_errors, self._condition(path, match, locked=True):
-            if not unlink(path):
+            if (deadline is not None and deadline.is_over()) or not unlink(path):
                 return
             unlink(_metadata_path(path))
             sync_folder(os.path.dirname(path))
@@ -225,7 +255,8 @@ class FolderBucket:
         if match is None and not locked:
             yield
             return
-        stripe = int.from_bytes(hashlib.sha256(path.encode()).digest()[:2]) % _STRIPES
+        key = path[len(self._root) :]  # the folder may have another name for another process
+        stripe = int.from_bytes(hashlib.sha256(key.encode()).digest()[:2]) % _STRIPES
         fd = os.open(os.path.join(self._locks, str(stripe)), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -303,23 +334,24 @@ def _walk(folder: str, prefix: str, after: str, folders: bool) -> Iterator[Liste
     try:
         with os.scandir(folder) as entries:
             found = sorted(
-                (entry.name + "/", 0) if entry.is_dir() else (entry.name, _size(entry))
+                (entry.name + "/", 0, 0.0) if entry.is_dir() else (entry.name, *_stat(entry))
                 for entry in entries
                 if not entry.name.startswith(".")
             )
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name, size in found:
+    for name, size, modified in found:
         key = prefix + name
         if not name.endswith("/") or folders:
             if key > after:
-                yield Listed(key, size)
+                yield Listed(key, size, modified)
         elif key > after or after.startswith(key):
             yield from _walk(f"{folder}/{name}", key, after, folders)
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _stat(entry: os.DirEntry[str]) -> tuple[int, float]:
     try:
-        return entry.stat().st_size
+        found = entry.stat()
     except FileNotFoundError:
-        return 0  # deleted while it was listed
+        return 0, 0.0  # deleted while it was listed
+    return found.st_size, found.st_mtime

@@ -7,7 +7,7 @@ from cacheproxy.errors import Conflict, StorageInvalid
 from cacheproxy.storage.bucket import ABSENT, Bucket
 from cacheproxy.storage.layout import FORMAT_KEY
 
-_FORMAT: Final = b"1"
+FORMAT: Final = b"1"
 
 
 async def check_format(bucket: Bucket) -> None:
@@ -17,8 +17,15 @@ async def check_format(bucket: Bucket) -> None:
         StorageInvalid: it was written by a version that this one does not understand.
     """
     with suppress(Conflict):
-        await bucket.put(FORMAT_KEY, _FORMAT, match=ABSENT)
+        await bucket.put(FORMAT_KEY, FORMAT, match=ABSENT)
+    if not await has_format(bucket):
+        raise StorageInvalid("its format is nothing; this version understands format 1")
+
+
+async def has_format(bucket: Bucket) -> bool:
+    """Whether the bucket carries a version; nothing is written. Raises as `check_format`."""
     stored = await bucket.read(FORMAT_KEY)
-    if stored is None or stored.data != _FORMAT:
-        found = "nothing" if stored is None else stored.data[:20].decode(errors="replace")
+    if stored is not None and stored.data != FORMAT:
+        found = stored.data[:20].decode(errors="replace")
         raise StorageInvalid(f"its format is {found}; this version understands format 1")
+    return stored is not None

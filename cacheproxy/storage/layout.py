@@ -10,6 +10,9 @@
                                                             a record: the descriptor of a manifest
                                                             (second) whose subject is the first
     <namespace>/deleted/<name, with `:` for `/`>            a record: blobs this repository hides
+    <namespace>/quarantine/<key, without the namespace>     what fsck found damaged and moved away
+    <namespace>/gc/batches/<id>                             a record: what is about to be deleted
+    <namespace>/gc/collector                                a record: who collects
     <namespace>/uploads/<id>/<offset>                       a chunk of an upload session
     <namespace>/uploads/<id>/last-<algorithm>-<hex>         what completes it to this digest
     <namespace>/uploads/<id>/closed                         the session is over
@@ -41,6 +44,17 @@ class Namespace:
     def blob(self, digest: Digest) -> str:
         return f"{self.name}/blobs/{digest.algorithm}/{digest[7:9]}/{digest.hex}"
 
+    def blobs(self, algorithm: str = "") -> str:
+        """The prefix of all blobs, or of those with digests of one algorithm."""
+        return f"{self.name}/blobs/{algorithm}/" if algorithm else f"{self.name}/blobs/"
+
+    def blob_at(self, key: str) -> Digest | None:
+        """The digest of the blob with this key; None if it is not a blob's."""
+        if not key.startswith(self.blobs()):
+            return None
+        algorithm, _, hex_ = key.removeprefix(self.blobs()).split("/")
+        return Digest(f"{algorithm}:{hex_}")
+
     def repositories(self, below: str = "") -> str:
         """The prefix of the repositories whose names begin with `below/`, or of all."""
         return f"{self.name}/repositories/{below}/" if below else f"{self.name}/repositories/"
@@ -57,10 +71,25 @@ class Namespace:
     def tag(self, repository: Repository, tag: Tag) -> str:
         return f"{self.name}/repositories/{repository}/_tags/{tag}"
 
+    def manifest_at(self, key: str) -> Digest | None:
+        """The digest of the manifest with this key; None if it is not a manifest's."""
+        head, found, tail = key.rpartition(f"/{_MANIFESTS}")
+        if not found or not head.startswith(self.repositories()):
+            return None
+        algorithm, _, hex_ = tail.partition("/")
+        return Digest(f"{algorithm}:{hex_}")
+
+    def repository_at(self, key: str) -> Repository:
+        """The repository of a manifest with this key."""
+        name, _, _ = key.removeprefix(self.repositories()).rpartition(f"/{_MANIFESTS}")
+        return Repository(name)
+
+    def all_referrers(self, repository: Repository) -> str:
+        """The prefix of the records of all manifests that have a subject."""
+        return f"{self.name}/repositories/{repository}/_referrers/"
+
     def referrers(self, repository: Repository, subject: Digest) -> str:
-        return (
-            f"{self.name}/repositories/{repository}/_referrers/{subject.algorithm}-{subject.hex}/"
-        )
+        return f"{self.all_referrers(repository)}{subject.algorithm}-{subject.hex}/"
 
     def referrer(self, repository: Repository, subject: Digest, digest: Digest) -> str:
         return f"{self.referrers(repository, subject)}{digest.algorithm}-{digest.hex}"
@@ -71,6 +100,17 @@ class Namespace:
     def all_deleted(self) -> str:
         """The prefix of the records of all repositories that hide blobs."""
         return f"{self.name}/deleted/"
+
+    def batches(self) -> str:
+        """The prefix of the batches of objects that are about to be deleted."""
+        return f"{self.name}/gc/batches/"
+
+    def collector(self) -> str:
+        return f"{self.name}/gc/collector"
+
+    def quarantined(self, key: str) -> str:
+        """Where the damaged object that was at `key` is out of everybody's way."""
+        return f"{self.name}/quarantine/{key.removeprefix(self.name + '/')}"
 
     def uploads(self) -> str:
         return f"{self.name}/uploads/"

@@ -1,4 +1,5 @@
-"""From a storage URL to a bucket: claimed once by the server, opened by each of its processes."""
+"""From a storage URL to a bucket: claimed once by the server and opened by each of its processes;
+visited by commands, beside servers that run."""
 
 import asyncio
 import os
@@ -16,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 from cacheproxy.errors import StorageInvalid
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
-from cacheproxy.storage.format import check_format
+from cacheproxy.storage.format import check_format, has_format
+from cacheproxy.storage.layout import FORMAT_KEY
 from cacheproxy.storage.s3.options import S3Options
 
 
@@ -32,6 +34,14 @@ class Place(Protocol):
 
     def opened(self) -> AbstractAsyncContextManager[Bucket]:
         """The bucket, for one process. Raises as `claimed`."""
+
+    def visited(self, *, writing: bool = False) -> AbstractAsyncContextManager[Bucket]:
+        """The bucket for a command, which may only read it unless it is `writing`. Servers run on;
+        none is needed.
+
+        Raises:
+            StorageInvalid, Unavailable: there is none, or it cannot be used like this, and why.
+        """
 
 
 def place(url: str, options: S3Options) -> Place:
@@ -68,3 +78,21 @@ class _Folder:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Bucket]:
         yield FolderBucket(self._root)
+
+    @asynccontextmanager
+    async def visited(self, *, writing: bool = False) -> AsyncIterator[Bucket]:
+        format_file = os.path.join(self._root, FORMAT_KEY)
+        if not os.path.isfile(format_file):  # looked for first: a bucket makes its folders
+            raise StorageInvalid(f"no server has stored anything in {self._root} yet")
+        bucket = FolderBucket(self._root)
+        await has_format(bucket)
+        if not writing:
+            yield bucket
+            return
+        if os.stat(format_file).st_uid != os.geteuid():
+            raise StorageInvalid(f"{self._root} is another user's, whom this would lock out")
+        visit = bucket.visit()
+        try:
+            yield bucket
+        finally:
+            os.close(visit)

@@ -37,8 +37,8 @@ async def test_a_put_may_idle_for_longer_than_headers_may(tmp_path: Path) -> Non
     async with serving(tmp_path / "data", server__header_timeout=0.05) as client:
         path = await begin(client)
         async with raw(client) as wire:
-            await wire.send(f"PUT {path}?digest={digest(b'late')} HTTP/1.1\r\n")
-            await wire.send("Host: x\r\nContent-Length: 4\r\n\r\n")
+            head = f"PUT {path}?digest={digest(b'late')} HTTP/1.1\r\nHost: x\r\n"
+            await wire.send(f"{head}Content-Length: 4\r\n\r\n")
             assert await wire.silent(0.2)
             await wire.send(b"late")
 

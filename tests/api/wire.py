@@ -99,13 +99,13 @@ class Raw:
 
     async def answer(self) -> tuple[int, str]:
         """The status and the whole head of the next answer."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         return int(head.split()[1]), head
 
     async def ends(self) -> bytes:
         """What still comes until the server closes the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.read()
 
     async def silent(self, seconds: float) -> bool:

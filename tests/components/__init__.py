@@ -175,6 +175,16 @@ COMPONENTS: tuple[Component, ...] = (
         tags="osusergo,netgo",
     ),
     GoModule(
+        name="buildkit020",  # exports caches as indexes
+        module="github.com/moby/buildkit",
+        packages=(
+            "github.com/moby/buildkit/cmd/buildkitd",
+            "github.com/moby/buildkit/cmd/buildctl",
+        ),
+        version_variable="github.com/moby/buildkit/version.Version",
+        tags="osusergo,netgo",
+    ),
+    GoModule(
         name="buildx",
         module="github.com/docker/buildx",
         packages=("github.com/docker/buildx/cmd/buildx",),
@@ -246,10 +256,14 @@ def cache_folder() -> Path:
 
 
 def find(binary: str) -> Path | None:
-    """Return where `binary` of some component is, or None while it is missing."""
+    """Return where `binary` is, or None while it is missing.
+
+    It is the first component's that has one of this name; `component/binary` names another one's.
+    """
+    owner, _, name = binary.rpartition("/")
     for component in COMPONENTS:
-        if binary in component.binaries:
-            return component.find(binary)
+        if name in component.binaries and owner in ("", component.name):
+            return component.find(name)
     raise LookupError(f"no component has a binary named {binary!r}")
 
 

@@ -161,6 +161,6 @@ async def settle() -> None:
 
 async def until(what: Callable[[], bool]) -> None:
     """Wait for something that no event tells of."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not what():
             await asyncio.sleep(0)

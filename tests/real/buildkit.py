@@ -17,27 +17,28 @@ from tests.real.process import CommandError, Daemon, require, require_root
 class BuildKit:
     """A running buildkitd, and buildctl to use it."""
 
-    def __init__(self, address: str, home: Home) -> None:
+    def __init__(self, address: str, home: Home, component: str) -> None:
         self.address = address
         self.home = home
+        self._buildctl_binary = f"{component}/buildctl"
 
     @classmethod
     @contextmanager
-    def running(cls, config: str = "") -> Iterator[BuildKit]:
+    def running(cls, config: str = "", component: str = "buildkit") -> Iterator[BuildKit]:
         """Start buildkitd; it stops, and all its files go, at the end of the context.
 
         `config` is text for `buildkitd.toml`. Loopback registries need none, because BuildKit calls
-        them over plain HTTP anyway.
+        them over plain HTTP anyway. `component` is the version, see `tests.components`.
         """
         require_root()
         with _short_lived_folder() as folder:
             home = Home(folder / "home")
             address = f"unix://{folder}/buildkitd.sock"
             (folder / "buildkitd.toml").write_text(config)
-            command = _daemon_command(folder, address)
+            command = _daemon_command(folder, address, component)
             log = folder / "buildkitd.log"
             with Daemon.running(command, environment=home.environment, log=log) as daemon:
-                buildkit = cls(address, home)
+                buildkit = cls(address, home, component)
                 daemon.wait_for(buildkit._workers)
                 yield buildkit
 
@@ -46,7 +47,7 @@ class BuildKit:
         where = (f"--local=context={context}", f"--local=dockerfile={context}")
         build = ("build", "--frontend=dockerfile.v0", "--progress=rawjson", *where)
         arguments = ("--addr", self.address, *build, *options)
-        return run_build(self.home, "buildctl", arguments, seconds=seconds)
+        return run_build(self.home, self._buildctl_binary, arguments, seconds=seconds)
 
     def prune(self) -> None:
         """Forget all that was built or pulled before."""
@@ -59,12 +60,12 @@ class BuildKit:
             return None
 
     def _buildctl(self, *arguments: str) -> str:
-        return self.home.run("buildctl", "--addr", self.address, *arguments)
+        return self.home.run(self._buildctl_binary, "--addr", self.address, *arguments)
 
 
-def _daemon_command(folder: Path, address: str) -> tuple[str, ...]:
+def _daemon_command(folder: Path, address: str, component: str) -> tuple[str, ...]:
     return (
-        str(require("buildkitd")),
+        str(require(f"{component}/buildkitd")),
         f"--config={folder}/buildkitd.toml",
         f"--root={folder}/root",
         f"--addr={address}",

@@ -19,7 +19,9 @@ from tests import components
 
 T = TypeVar("T")
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.01
+_PATIENCE_SECONDS = 120
+"""For what should take a second or two: only what hangs takes so long on a busy machine."""
 
 
 class CommandError(Exception):
@@ -128,15 +130,15 @@ class Daemon:
         """Kill the program and all that it has started, as a machine does that loses power."""
         _signal_group(self._process, signal.SIGKILL)
 
-    def wait_for_end(self, *, seconds: float = 30) -> int:
+    def wait_for_end(self, *, seconds: float = _PATIENCE_SECONDS) -> int:
         """Return the exit status of the program when it has ended by itself."""
         return self._process.wait(timeout=seconds)
 
-    def wait_for_log(self, pattern: str, *, seconds: float = 30) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, *, seconds: float = _PATIENCE_SECONDS) -> re.Match[str]:
         """Return the first match of `pattern` in the log."""
         return self.wait_for(lambda: re.search(pattern, self.log), seconds=seconds)
 
-    def wait_for(self, look: Callable[[], T | None], *, seconds: float = 30) -> T:
+    def wait_for(self, look: Callable[[], T | None], *, seconds: float = _PATIENCE_SECONDS) -> T:
         """Return what `look` finds, or raise `CommandError` with the log if it never does."""
         deadline = time.monotonic() + seconds
         while (found := look()) is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.real.distribution import distribution
 from tests.real.process import Daemon
-from tests.server import S3, SERVE, on_s3
+from tests.server import QUICK, S3, on_s3
 
 
 class Port:
@@ -49,7 +49,7 @@ class Restartable:
         folder.mkdir()
         port = Port()
         environment, options = on_s3(folder, s3, prefix)
-        command = (*SERVE, f"--listen=127.0.0.1:{port.number}", *options, *flags)
+        command = (*QUICK, f"--listen=127.0.0.1:{port.number}", *options, *flags)
         return cls(port, command, environment, folder)
 
     @classmethod

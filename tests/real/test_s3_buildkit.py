@@ -13,7 +13,7 @@ from tests.real.buildkit import BuildKit
 from tests.real.clients import Crane
 from tests.real.conformance import Conformance
 from tests.real.seaweed import SeaweedFS
-from tests.server import Server
+from tests.server import QUICK, Server
 
 _DOCKERFILE = """\
 FROM {base} AS compile
@@ -34,7 +34,7 @@ def server(
     """A server on S3, shared by the tests, which keep apart by repositories."""
     folder = tmp_path_factory.mktemp("s3")
     prefix, workers = seaweed.fresh_prefix(), f"--workers={request.param}"
-    with Server.on_s3(folder, seaweed, prefix, workers) as running:
+    with Server.on_s3(folder, seaweed, prefix, workers, command=QUICK) as running:
         yield running
 
 
@@ -88,7 +88,7 @@ def test_nothing_in_the_conformance_suite_fails_or_is_skipped(
     seaweed: SeaweedFS, s3_prefix: str, tmp_path: Path
 ) -> None:
     """S3 is no reason to leave a part of the specification out."""
-    with Server.on_s3(tmp_path / "server", seaweed, s3_prefix) as server:
+    with Server.on_s3(tmp_path / "server", seaweed, s3_prefix, command=QUICK) as server:
         outcome = Conformance.of(server.host, tmp_path / "conformance")
 
     assert outcome.failures == ()

@@ -15,13 +15,14 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.real.seaweed import SeaweedFS
-from tests.server import Server
+from tests.server import QUICK, Server
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _PARTS = "--s3-part-bytes=5MiB"
 _LARGE = 11 << 20
 _SERVERS = 4
 _KILLS_EACH = 5
+_KINDS = {"small", "large", "chunked", "manifest", "tag"}
 
 
 def test_what_was_acknowledged_survives_kills(seaweed: SeaweedFS, tmp_path: Path) -> None:
@@ -32,10 +33,12 @@ def test_what_was_acknowledged_survives_kills(seaweed: SeaweedFS, tmp_path: Path
             threads.submit(_kill_again_and_again, seaweed, tmp_path / f"{seed}", seed)
             for seed in range(_SERVERS)
         ]
-        pushes = [run.result() for run in runs]
+        kinds = set().union(*(run.result() for run in runs))
 
-    kinds = {kind for each in pushes for kind in each}
-    assert kinds == {"small", "large", "chunked", "manifest", "tag"}
+    for seed in range(_SERVERS, 5 * _SERVERS):  # if the machine is too busy for some kind of push
+        if kinds != _KINDS:
+            kinds |= _kill_again_and_again(seaweed, tmp_path / f"{seed}", seed)
+    assert kinds == _KINDS
 
 
 def _kill_again_and_again(seaweed: SeaweedFS, folder: Path, seed: int) -> set[str]:
@@ -45,7 +48,7 @@ def _kill_again_and_again(seaweed: SeaweedFS, folder: Path, seed: int) -> set[st
     kinds: set[str] = set()
     ledger = _Ledger()
     for _ in range(_KILLS_EACH):
-        with Server.on_s3(folder, seaweed, prefix, _PARTS) as server:
+        with Server.on_s3(folder, seaweed, prefix, _PARTS, command=QUICK) as server:
             ledger.check(server.host)
             kinds |= ledger.settle()
             killer = threading.Timer(chance.uniform(0.2, 1.2), server.daemon.kill_all)
@@ -57,7 +60,7 @@ def _kill_again_and_again(seaweed: SeaweedFS, folder: Path, seed: int) -> set[st
                 thread.start()
             for thread in (killer, *pushers):
                 thread.join()
-    with Server.on_s3(folder, seaweed, prefix, _PARTS) as server:
+    with Server.on_s3(folder, seaweed, prefix, _PARTS, command=QUICK) as server:
         ledger.check(server.host)
     return kinds | ledger.settle()
 
@@ -192,7 +195,7 @@ def test_what_a_killed_server_has_left_is_removed(
     seaweed: SeaweedFS, s3_prefix: str, tmp_path: Path
 ) -> None:
     """Its multipart uploads, once they are too old, and its spools, once it is surely dead."""
-    with Server.on_s3(tmp_path, seaweed, s3_prefix, _PARTS) as server:
+    with Server.on_s3(tmp_path, seaweed, s3_prefix, _PARTS, command=QUICK) as server:
         content = os.urandom(_LARGE)
 
         def all_but_the_last_byte() -> Iterator[bytes]:
@@ -203,7 +206,7 @@ def test_what_a_killed_server_has_left_is_removed(
 
         headers = {"Content-Length": str(_LARGE)}
         path = f"/v2/ci/app/blobs/uploads/?digest={_digest(content)}"
-        with closing(http.client.HTTPConnection(server.host, timeout=30)) as connection:
+        with closing(http.client.HTTPConnection(server.host, timeout=60)) as connection:
             try:
                 connection.request("POST", path, all_but_the_last_byte(), headers)
                 connection.getresponse()
@@ -215,7 +218,8 @@ def test_what_a_killed_server_has_left_is_removed(
         os.utime(spool, (0, 0))
     assert _uploads(seaweed, s3_prefix)
 
-    with Server.on_s3(tmp_path, seaweed, s3_prefix, "--limits-upload-seconds=0.1") as server:
+    flags = ("--limits-upload-seconds=0.1",)
+    with Server.on_s3(tmp_path, seaweed, s3_prefix, *flags, command=QUICK) as server:
         server.daemon.wait_for_log('"spools"')
 
     assert list((server.data / "spool").iterdir()) == []

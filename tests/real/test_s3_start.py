@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,9 +16,10 @@ import pytest
 from tests.real.process import Output, attempt
 from tests.real.seaweed import SeaweedFS
 from tests.real.weak_s3 import WeakS3, juicefs, rclone
-from tests.server import S3, SERVE, Server, on_s3
+from tests.server import QUICK, S3, SERVE, Server, on_s3
 
-_QUICK_SECONDS = 15
+# Less than a write to S3 is tried for.
+_QUICK_SECONDS = 25
 
 
 # What JuiceFS must be told for it to be an S3 at all, see the last but one test.
@@ -102,6 +104,8 @@ def test_a_bucket_without_conditional_writes_is_served_by_one_process(
         assert said.startswith("storage.url: the bucket is in use by ")
         assert owner in said
         _push_and_pull(server)
+        server.daemon.signal(signal.SIGTERM)
+        assert server.daemon.wait_for_end() == 0
     with Server.on_s3(tmp_path / "second", weak, "only") as server:
         _push_and_pull(server)
 
@@ -129,7 +133,7 @@ def test_servers_share_a_bucket_with_conditional_writes(
     """What one has acknowledged, the other has."""
     with (
         Server.on_s3(tmp_path / "first", seaweed, s3_prefix) as first,
-        Server.on_s3(tmp_path / "second", seaweed, s3_prefix) as second,
+        Server.on_s3(tmp_path / "second", seaweed, s3_prefix, command=QUICK) as second,
     ):
         path = _push_and_pull(first)
 

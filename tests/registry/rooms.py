@@ -8,30 +8,46 @@ from pathlib import Path
 
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
-from cacheproxy.registry.registry import Registry
+from cacheproxy.content.tier import Tier
+from cacheproxy.registry.registry import CacheRules, Registry
 from cacheproxy.registry.tickets import Tickets
 from cacheproxy.registry.uploads import Uploads
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 
+_RULES = CacheRules()
+
 
 class Rooms:
-    """The stores over one folder; `wrap` puts another bucket before it. `now` is the clock."""
+    """The stores over one folder, or over `bucket`, which stands before it; with `tier`, by way
+    of such a folder. `now` is the clock."""
 
-    def __init__(self, folder: Path, bucket: Bucket | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bucket: Bucket | None = None,
+        rules: CacheRules = _RULES,
+        tier: Path | None = None,
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = FolderBucket(str(folder))
         bucket = bucket or self.folder
         self.now = 1_000_000.0
         namespace = Namespace()
         contents = Contents(bucket, SpoolFolder(self.folder.spool))
-        registry = Registry(bucket, namespace, contents, clock=lambda: int(self.now * 1e9))
+        if tier is not None:
+            disk = Tier(str(tier), 1 << 30)
+            contents = Contents(bucket, SpoolFolder(disk.spool), disk)
+        registry = Registry(bucket, namespace, contents, rules, lambda: int(self.now * 1e9))
+        self.condemned = registry.condemned
         self.hidden = registry.hidden
+        self.uses = registry.uses
         self.tags = registry.tags
         self.referrers = registry.referrers
         self.blobs = registry.blobs
         self.manifests = registry.manifests
+        self.caches = registry.caches
         self.catalog = registry.catalog
         tickets = Tickets(b"secret", 100.0, lambda: self.now)
         self.uploads = Uploads(bucket, namespace, contents, self.blobs, tickets)

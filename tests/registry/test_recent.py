@@ -68,7 +68,10 @@ async def test_many_who_ask_for_one_blob_cost_one_look(tmp_path: Path) -> None:
     plain = Rooms(tmp_path / "data")
     blob = digest_of(b"content")
     await plain.blobs.push(_APP, blob, Bytes(b"content"))
-    rooms = Rooms(tmp_path / "data", FaultyBucket(plain.folder, fail_at=2))
+    bucket = FaultyBucket(plain.folder, fail_at=0)
+    rooms = Rooms(tmp_path / "data", bucket)
+    await rooms.condemned.poll()
+    bucket.arm(2)
     asking = [asyncio.create_task(rooms.blobs.size(_APP, blob)) for _ in range(10)]
     await asyncio.sleep(0)
     asking[0].cancel()

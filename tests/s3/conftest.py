@@ -10,6 +10,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
+from cacheproxy import app
 from tests.real.seaweed import SeaweedFS
 from tests.s3.flows import Site
 from tests.s3.proxy import S3Proxy
@@ -30,6 +31,12 @@ def nothing_crashes() -> Iterator[None]:
     yield
     structlog.configure(processors=processors)
     assert errors == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a test takes, all calls are those that it asks for."""
+    monkeypatch.setattr(app, "_POLL_SECONDS", 3600.0)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import count
@@ -17,18 +17,18 @@ from typing import Any
 
 import aiohttp
 
-from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.s3.bucket import S3Bucket
 from tests.api.wire import MANIFEST, digest, manifest
 from tests.real.seaweed import SeaweedFS
 from tests.s3.calls import Call
 from tests.s3.proxy import S3Proxy
 from tests.server import serving
-from tests.storage.s3_buckets import WEED, opened
+from tests.storage.s3_buckets import WEED, hasty, opened
 
 Client = aiohttp.ClientSession
 
 UPLOADS = "/v2/ci/app/blobs/uploads/"
+HANGING_SECONDS = 60
 
 
 class Retry(Exception):
@@ -38,10 +38,16 @@ class Retry(Exception):
 class Replica:
     """A running registry: a `client` of it, its `bucket`, and the folder of its tier."""
 
-    def __init__(self, client: Client, bucket: Bucket, tier: Path) -> None:
+    def __init__(self, client: Client, bucket: S3Bucket, tier: Path) -> None:
         self.client = client
         self.bucket = bucket
         self.tier = tier
+
+    @contextmanager
+    def hasty(self, *, read: float, write: float) -> Iterator[None]:
+        """It waits for S3 no longer than these seconds: for what S3 does not answer."""
+        with hasty(self.bucket, read=read, write=write):
+            yield
 
     @property
     def spooled(self) -> list[str]:
@@ -92,45 +98,45 @@ class Site:
         site._prefix = other._prefix
         return site
 
-    def bucket(self, **options: Any) -> S3Bucket:
+    def bucket(self) -> S3Bucket:
         """The bucket as one more process has it."""
         requests = self._first._requests
-        options["prefix"] = self._prefix
-        mine = replace(requests, options=replace(requests.options, **options))
+        mine = replace(requests, options=replace(requests.options, prefix=self._prefix))
         public = replace(self._first._public, options=mine.options)
         return S3Bucket(mine, public, WEED)
 
     @asynccontextmanager
-    async def replica(
-        self, bucket: Bucket | None = None, **settings: Any
-    ) -> AsyncIterator[Replica]:
+    async def replica(self, **settings: Any) -> AsyncIterator[Replica]:
         """A registry with an empty tier, which has done the first of what it does from time to
         time, so that all calls from now on are its clients'."""
         folder = self._folder / f"replica-{next(self._numbers)}"
-        own = self.bucket()
+        bucket = self.bucket()
         began = len(self.proxy.calls)
         try:
-            async with serving(folder, bucket=bucket or own, **settings) as client:
+            async with serving(folder, bucket=bucket, **settings) as client:
                 await until(lambda: _settled(self.proxy.calls[began:]))
-                yield Replica(client, bucket or own, folder / "cacheproxy")
+                yield Replica(client, bucket, folder / "cacheproxy")
         finally:
-            await own.close()
+            await bucket.close()
             # That of the registry has ended with it.
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
 
 def _settled(calls: list[Call]) -> bool:
-    """Whether the chores that begin with a registry are over: polls and a sweep."""
+    """Whether the chores that begin with a registry are over: polls and a sweep.
+
+    One that fails is tried again much later, so until then S3 must be there and waited for.
+    """
     over = [(call.operation, call.kind) for call in calls if call.over]
     swept = any(operation == "ListMultipartUploads" for operation, _ in over)
     return swept and over.count(("ListObjectsV2", "deleted")) >= 2
 
 
-async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait until it is so; fails after so many seconds."""
-    deadline = time.monotonic() + seconds
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until it is so, however busy the machine is; fails if it surely never will be."""
+    deadline = time.monotonic() + HANGING_SECONDS
     while not holds():
-        assert time.monotonic() < deadline, "it has not come to be so in time"
+        assert time.monotonic() < deadline, "it does not come to be so"
         await asyncio.sleep(0.005)
 
 

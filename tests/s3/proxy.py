@@ -138,7 +138,7 @@ class S3Proxy:
             done.set_result(None)
 
         self._loop.call_soon_threadsafe(settle)
-        done.result(timeout=10)
+        done.result(timeout=60)
 
     def _release(self) -> None:
         self._released.set()
@@ -271,13 +271,13 @@ def proxy_thread(upstream: str, *, delay: float = 0.0) -> Iterator[S3Proxy]:
     thread = threading.Thread(target=main, name="s3-proxy")
     thread.start()
     try:
-        proxy, ended = started.result(timeout=10)
+        proxy, ended = started.result(timeout=60)
         try:
             yield proxy
         finally:
             proxy._in_loop(ended.set)
     finally:
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 
 
 async def _body(request: web.BaseRequest, call: Call) -> AsyncIterator[bytes]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from cacheproxy.errors import Unavailable
+from cacheproxy.storage.s3 import requests
+from cacheproxy.storage.s3.retry import Attempt, Passing, persist
 from tests.api.wire import digest
 from tests.real.seaweed import SeaweedFS
 from tests.s3.faults import Fault, What
@@ -29,8 +32,6 @@ from tests.s3.flows import (
 )
 from tests.s3.proxy import S3Proxy
 from tests.storage.s3_buckets import PART
-
-_HASTY = {"read_seconds": 0.2, "write_seconds": 0.2}
 
 
 class _Pushes:
@@ -77,15 +78,33 @@ _Act = Callable[[_Pushes, Client], Awaitable[None]]
 
 
 @pytest.fixture
-async def dying(seaweed: SeaweedFS, site: Site, tmp_path: Path) -> AsyncIterator[Site]:
-    """The same prefix behind a proxy that cuts its replicas off."""
+async def dying(
+    seaweed: SeaweedFS, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Site]:
+    """The same prefix behind a proxy that cuts its replicas off; the dead try nothing again."""
     folder = tmp_path / "dying"
     folder.mkdir()
     async with (
         S3Proxy.running(seaweed.endpoint) as proxy,
-        Site.opened(seaweed, proxy, folder, **_HASTY) as dying,
+        Site.opened(seaweed, proxy, folder) as dying,
     ):
+        monkeypatch.setattr(requests, "persist", _while_alive(proxy))
         yield dying.twin(site)
+
+
+def _while_alive(proxy: S3Proxy) -> Callable[..., Awaitable[object]]:
+    async def persisting(attempt: Callable[[Attempt], Awaitable[object]], seconds: float) -> object:
+        async def once(which: Attempt) -> object:
+            try:
+                return await attempt(which)
+            except Passing as failure:
+                if proxy.fired:
+                    raise Unavailable(str(failure)) from failure
+                raise
+
+        return await persist(once, seconds)
+
+    return persisting
 
 
 @asynccontextmanager
@@ -110,8 +129,10 @@ async def test_a_replica_that_dies_at_any_call(
         for number in count(1):
             pushes = _Pushes(number)
             async with _dying(dying, number, done) as client:
-                with suppress(Retry):
+                try:
                     await act(pushes, client)
+                except Retry:
+                    assert dying.proxy.fired
                 died = bool(dying.proxy.fired)
             dying.proxy.reset()
             await pushes.check(living.client)

@@ -7,19 +7,26 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import count, cycle
 
 import pytest
 
+from cacheproxy.storage.s3 import retry
 from tests.s3.calls import Kind
 from tests.s3.enumerated import FLOWS, Flow
 from tests.s3.faults import Fault, What
-from tests.s3.flows import Replica, Retry, Site, noise, pull, push, until
+from tests.s3.flows import HANGING_SECONDS, Replica, Retry, Site, noise, pull, push, until
 
-_PASSING = (What.REFUSE, What.RESET, What.ERROR, What.SLOW_DOWN, What.CUT)
+_UNHEARD = (What.REFUSE, What.ERROR, What.SLOW_DOWN)
+"""How a call fails of which S3 never hears. The bucket takes them alike, see test_s3_faults, so
+each call of a flow fails in one of these ways, in turn."""
+_PASSING = (What.RESET, What.CUT)
 _DAMAGING = (What.TRUNCATED, What.WRONG)
 _BODY = frozenset({What.CUT, *_DAMAGING})
 _AT = 20  # in the middle of every body
+_HASTY = {"read": 0.2, "write": 0.4}
+# Less than S3 is waited for elsewhere.
+_SOON = 8
 _POLL = ("ListObjectsV2", "deleted")
 
 _Call = tuple[str, Kind, int]
@@ -38,12 +45,8 @@ class _Bench:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, site: Site, flow: Flow, **options: float) -> AsyncIterator[_Bench]:
-        """The replica that it runs at has a bucket with `options`."""
-        async with (
-            site.replica() as another,
-            site.replica(site.bucket(**options)) as replica,
-        ):
+    async def opened(cls, site: Site, flow: Flow) -> AsyncIterator[_Bench]:
+        async with site.replica() as another, site.replica() as replica:
             yield cls(site, flow, replica, another)
 
     async def prepare(self) -> None:
@@ -53,16 +56,14 @@ class _Bench:
             await self._flow.prepare(self._another.client, self.seed)
         self._site.proxy.reset()
 
-    async def faults(self) -> list[tuple[What, _Call]]:
-        """All that can go wrong: how, the operation, the kind of key, and which of such calls."""
+    async def calls(self) -> list[tuple[_Call, bool]]:
+        """The operation, the kind of key, and which of such calls it is; and whether S3 answers
+        it with a body."""
         await self.prepare()
-        deadline = time.monotonic() + 10
-        while not await self.run():
-            assert time.monotonic() < deadline
-            await self.prepare()
+        assert await self.run()
         calls = self._site.proxy.calls
         await until(lambda: all(call.over for call in calls))
-        found: list[tuple[What, _Call]] = []
+        found: list[tuple[_Call, bool]] = []
         times: Counter[tuple[str, Kind]] = Counter()
         for call in calls:
             name = (call.operation, call.kind)
@@ -70,12 +71,17 @@ class _Bench:
                 continue
             times[name] += 1
             with_body = call.method == "GET" and call.received > _AT
-            found += [
-                (what, (*name, times[name]))
-                for what in (*_PASSING, *_DAMAGING)
-                if with_body or what not in _BODY
-            ]
+            found.append(((*name, times[name]), with_body))
         return found
+
+    async def faults(self) -> list[tuple[What, _Call]]:
+        """All that can go wrong: how, and with what call."""
+        return [
+            (what, call)
+            for (call, with_body), unheard in zip(await self.calls(), cycle(_UNHEARD), strict=False)
+            for what in (unheard, *_PASSING, *_DAMAGING)
+            if with_body or what not in _BODY
+        ]
 
     async def run(self) -> bool:
         try:
@@ -88,7 +94,7 @@ class _Bench:
         """It succeeds now, here and elsewhere, and nothing is left but so many uploads, of which
         S3 alone knows."""
         self._site.proxy.reset()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANGING_SECONDS
         while not await self.run():
             assert time.monotonic() < deadline
         checker = self._another if self._flow.everywhere else self.replica
@@ -99,9 +105,12 @@ class _Bench:
 
 
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
-async def test_one_call_that_goes_wrong(site: Site, flow: Flow) -> None:
+async def test_one_call_that_goes_wrong(
+    site: Site, flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What passes is not seen by the client at all, unless chunks are read; of what is damaged it
     gets nothing, but may have to try again. Nothing partial or wrong is visible, then or later."""
+    monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
     # A part of a cold blob cannot be verified, nor can a chunk alone.
     unverified = [("GetObject", "blob")] if flow is FLOWS["pull-range"] else []
     unverified += [("GetObject", "upload")]
@@ -122,15 +131,14 @@ async def test_one_call_that_goes_wrong(site: Site, flow: Flow) -> None:
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
 async def test_a_call_that_goes_wrong_for_long(site: Site, flow: Flow) -> None:
     """The client hears of it in the time that is set, and can go on when it is over."""
-    async with _Bench.opened(site, flow, read_seconds=0.4, write_seconds=0.5) as bench:
-        for what, call in await bench.faults():
-            if what is not What.ERROR:
-                continue
+    async with _Bench.opened(site, flow) as bench:
+        for call, _ in await bench.calls():
             await bench.prepare()
             site.proxy.fail(Fault(*call, What.ERROR, times=None))
             began = time.monotonic()
-            assert not await bench.run(), call
-            assert time.monotonic() - began < 3
+            with bench.replica.hasty(**_HASTY):
+                assert not await bench.run(), call
+            assert time.monotonic() - began < _SOON
             await bench.check(left=0)
 
 

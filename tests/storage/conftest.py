@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
+from cacheproxy.storage.s3 import retry
 from tests.s3.aws import ROLE, FakeAws
 from tests.storage.objects import Files
 from tests.storage.s3_buckets import WEED, opened
@@ -58,6 +59,13 @@ async def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 def files(bucket: Bucket, tmp_path: Path) -> Files:
     """Files that can become its objects."""
     return Files(bucket, tmp_path)
+
+
+@pytest.fixture
+def tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is told at once, though S3 is waited for as long as a busy machine may need."""
+    for name in ("_FIRST_WAIT_SECONDS", "_LONGEST_WAIT_SECONDS"):
+        monkeypatch.setattr(retry, name, 3600.0)
 
 
 @pytest.fixture

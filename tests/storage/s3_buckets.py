@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +50,23 @@ async def opened(
             patch.setenv(name, value)
         async with open_s3(options(server, **changes), abilities, observe) as bucket:
             yield bucket
+
+
+@contextmanager
+def hasty(bucket: S3Bucket, *, read: float, write: float) -> Iterator[None]:
+    """Calls that begin inside are waited for no longer than these seconds.
+
+    It is for what S3 does not answer; what is to succeed may take longer on a busy machine.
+    """
+    requests = bucket._requests
+    patient = requests.options
+    object.__setattr__(
+        requests, "options", replace(patient, read_seconds=read, write_seconds=write)
+    )
+    try:
+        yield
+    finally:
+        object.__setattr__(requests, "options", patient)
 
 
 def chained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -219,3 +220,35 @@ async def test_a_bucket_in_order_says_so(bucket: Bucket) -> None:
     assert await bucket.sweep(0) == 0
     assert await whole(bucket, "a/b") == (b"content", {"kind": "x"})
     assert await keys(bucket, "a/") == ["a/b"]
+
+
+async def test_a_prepared_deletion_deletes(bucket: Bucket) -> None:
+    """Whatever is there when it is sent; it can also find nothing."""
+    await bucket.put("a/b", b"first")
+    send = await bucket.deletion("a/b", 60)
+    await bucket.put("a/b", b"second")
+    await send()
+    assert await bucket.head("a/b") is None
+    await send()
+
+
+async def test_a_deletion_that_was_held_up_deletes_nothing(bucket: Bucket) -> None:
+    """A process that wakes up late takes nothing away."""
+    send = await bucket.deletion("a/b", 1)
+    signed = await bucket.now()
+    await bucket.put("a/b", b"new")
+    while await bucket.now() < signed + 3:
+        pass
+    with suppress(Unavailable):
+        await send()
+
+    assert await content(bucket, "a/b") == b"new"
+
+
+async def test_the_clock_of_the_bucket_is_that_of_its_objects(bucket: Bucket) -> None:
+    """An object that was just written was modified now, as a listing has it."""
+    before = await bucket.now()
+    await bucket.put("a/b", b"new")
+    [listed] = [each async for each in bucket.list("a/")]
+
+    assert before - 2 <= listed.modified <= await bucket.now() + 2

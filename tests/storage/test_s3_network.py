@@ -77,11 +77,11 @@ async def test_the_authority_of_aws_settings_is_trusted(
 
 
 async def test_an_authority_that_nobody_knows_is_said_in_one_sentence(
-    seaweed: SeaweedFS, https: str, monkeypatch: pytest.MonkeyPatch
+    seaweed: SeaweedFS, https: str, tried_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what is wrong with the certificate."""
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    async with opened(seaweed, endpoint_url=https, read_seconds=1) as bucket:
+    async with opened(seaweed, endpoint_url=https) as bucket:
         with pytest.raises(StorageInvalid) as told:
             await probe(bucket)
 
@@ -95,7 +95,7 @@ async def test_an_authority_that_nobody_knows_is_said_in_one_sentence(
     ("path_style", "host", "path"), [(True, "", "/cache"), (False, "cache.", "")]
 )
 async def test_the_bucket_is_in_the_path_or_in_the_host(
-    seaweed: SeaweedFS, everywhere: None, path_style: bool, host: str, path: str
+    seaweed: SeaweedFS, everywhere: None, tried_once: None, path_style: bool, host: str, path: str
 ) -> None:
     """In all requests. The host is signed, so the proxy's S3 takes none of them."""
     async with S3Proxy.running(seaweed.endpoint) as proxy:
@@ -105,7 +105,6 @@ async def test_the_bucket_is_in_the_path_or_in_the_host(
             endpoint_url=f"http://{at}",
             path_style=path_style,
             prefix="p/",
-            read_seconds=1,
         ) as bucket:
             for ask in (bucket.read("a"), keys(bucket, "")):
                 try:
@@ -130,9 +129,11 @@ async def test_a_bucket_of_aws_is_asked_for_in_its_region(seaweed: SeaweedFS) ->
     assert urlsplit(url or "").netloc == "cache.s3.eu-west-1.amazonaws.com"
 
 
-async def test_a_host_with_the_bucket_that_is_not_there_is_said(seaweed: SeaweedFS) -> None:
+async def test_a_host_with_the_bucket_that_is_not_there_is_said(
+    seaweed: SeaweedFS, tried_once: None
+) -> None:
     """For the setting that helps is another one than the address."""
     url = "http://s3.invalid"
-    async with opened(seaweed, endpoint_url=url, path_style=False, read_seconds=1) as bucket:
+    async with opened(seaweed, endpoint_url=url, path_style=False) as bucket:
         with pytest.raises(StorageInvalid, match=r"host cache\.s3\.invalid .* path_style"):
             await probe(bucket)

@@ -78,10 +78,10 @@ async def test_objects_are_created_as_set(
 
 
 async def test_a_key_of_kms_is_named_where_objects_are_created(
-    seaweed: SeaweedFS, proxy: S3Proxy
+    seaweed: SeaweedFS, proxy: S3Proxy, tried_once: None
 ) -> None:
     """SeaweedFS has no KMS, so it is only shown what was sent, and that the signature covers it."""
-    changes: dict[str, Any] = {"sse": "aws:kms", "kms_key_id": "key-1", "write_seconds": 0.1}
+    changes: dict[str, Any] = {"sse": "aws:kms", "kms_key_id": "key-1"}
     async with opened(seaweed, endpoint_url=proxy.url, **changes) as bucket:
         with contextlib.suppress(Unavailable):
             await bucket.put("a/b", b"x")

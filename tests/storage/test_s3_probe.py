@@ -81,10 +81,10 @@ async def test_conditions_are_kept_where_s3_ignores_them(weak: WeakS3) -> None:
     ],
 )
 async def test_a_wrong_place_is_said_in_one_sentence(
-    seaweed: SeaweedFS, wrong: dict[str, Any], says: str
+    seaweed: SeaweedFS, tried_once: None, wrong: dict[str, Any], says: str
 ) -> None:
     """Bucket, address and host are told apart."""
-    async with opened(seaweed, **{"read_seconds": 0.5, **wrong}) as bucket:
+    async with opened(seaweed, **wrong) as bucket:
         with pytest.raises(StorageInvalid) as told:
             await probe(bucket)
 

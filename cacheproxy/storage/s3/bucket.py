@@ -9,7 +9,7 @@ the S3 of the day makes of them is found out by `probe`, not believed.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -30,6 +30,7 @@ from cacheproxy.storage.s3.listing import listed, sweep, walked
 from cacheproxy.storage.s3.objects import S3Objects
 from cacheproxy.storage.s3.options import Abilities, S3Options
 from cacheproxy.storage.s3.requests import Observe, Request, S3Requests
+from cacheproxy.storage.s3.signing import Signer
 from cacheproxy.storage.s3.stream import S3Stream
 from cacheproxy.storage.s3.upload import S3Upload, uploading
 
@@ -89,6 +90,10 @@ class S3Bucket:
     async def delete(self, key: str, *, match: Match | None = None) -> None:
         await self._objects.delete(key, match)
 
+    async def deletion(self, key: str, seconds: int) -> Callable[[], Awaitable[None]]:
+        """The signature is what ends in time, whenever the request arrives."""
+        return await self._objects.deletion(key, seconds)
+
     async def list(
         self, prefix: str, *, after: str = "", folders: bool = False
     ) -> AsyncIterator[Listed]:
@@ -96,6 +101,9 @@ class S3Bucket:
         listing = listed if self._abilities.flat else walked
         async for found in listing(self._requests, root + prefix, root + after, folders):
             yield replace(found, key=found.key.removeprefix(root))
+
+    async def now(self) -> float:
+        return await self._objects.now()
 
     async def ping(self) -> None:
         """Read, not head: only a body says that it is the bucket that is not there."""
@@ -126,18 +134,20 @@ async def open_s3(
     """
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(_session(options))
-        client = await stack.enter_async_context(_client(options, options.endpoint_url))
-        requests = public = S3Requests(options, client, session, observe)
-        if options.public_endpoint_url is not None:
-            client = await stack.enter_async_context(_client(options, options.public_endpoint_url))
-            public = S3Requests(options, client, session)
+        client, signer = await stack.enter_async_context(_client(options, options.endpoint_url))
+        requests = public = S3Requests(options, client, signer, session, observe)
+        if (endpoint_url := options.public_endpoint_url) is not None:
+            client, signer = await stack.enter_async_context(_client(options, endpoint_url))
+            public = S3Requests(options, client, signer, session)
         bucket = S3Bucket(requests, public, abilities)
         stack.push_async_callback(bucket.close)
         yield bucket
 
 
 @asynccontextmanager
-async def _client(options: S3Options, endpoint_url: str | None) -> AsyncIterator[Any]:
+async def _client(
+    options: S3Options, endpoint_url: str | None
+) -> AsyncIterator[tuple[Any, Signer]]:
     session = get_session()
     chain = Chain(session, options.region)
     session.register_component("credential_provider", chain)
@@ -147,7 +157,7 @@ async def _client(options: S3Options, endpoint_url: str | None) -> AsyncIterator
     except (BotoCoreError, ValueError) as error:
         raise StorageInvalid(f"S3 cannot be used like this: {error}") from error
     try:
-        yield client
+        yield client, Signer(client, await session.get_credentials(), options.bucket)
     finally:
         await chain.close()
         await making.__aexit__(None, None, None)

@@ -78,6 +78,11 @@ class _Owner:
             await self._bucket.delete(LOCK_KEY)
 
 
+async def refuse_owned(bucket: Bucket) -> None:
+    """Raises BucketInUse if there is an owner, and which."""
+    await _Owner(bucket, Pace(), time.time).refuse_others()
+
+
 @asynccontextmanager
 async def exclusive_lock(
     bucket: Bucket,

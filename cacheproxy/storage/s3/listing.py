@@ -58,7 +58,11 @@ async def _pages(requests: S3Requests, params: dict[str, Any]) -> AsyncIterator[
         called = await requests.call("ListObjectsV2", params, requests.options.read_seconds)
         objects = called.found.get("Contents", ())
         # A key that ends in a slash is no key, but the mark of a folder.
-        found = [Listed(each["Key"], each["Size"]) for each in objects if each["Key"][-1] != "/"]
+        found = [
+            Listed(each["Key"], each["Size"], each["LastModified"].timestamp())
+            for each in objects
+            if each["Key"][-1] != "/"
+        ]
         found += [Listed(each["Prefix"]) for each in called.found.get("CommonPrefixes", ())]
         yield sorted(found, key=_key)
         if not called.found.get("IsTruncated"):

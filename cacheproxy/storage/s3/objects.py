@@ -4,14 +4,17 @@ import asyncio
 import base64
 import secrets
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import Match, Stored
+from cacheproxy.storage.layout import FORMAT_KEY
+from cacheproxy.storage.read_ahead import ReadAhead
 from cacheproxy.storage.s3.background import Background
 from cacheproxy.storage.s3.options import S3Options
 from cacheproxy.storage.s3.requests import META, Body, Reply, Request, S3Requests
@@ -34,6 +37,7 @@ class S3Objects:
         """`emulated` says that the bucket ignores conditions: they are checked and kept here."""
         self.requests = requests
         self._emulated = emulated
+        self._ahead = ReadAhead()
         self.background = Background()
         self._stripes = [asyncio.Lock() for _ in range(_STRIPES)]
 
@@ -80,7 +84,7 @@ class S3Objects:
         response = await self.requests.begin(
             Request("GetObject", params, self.options.read_seconds, expect)
         )
-        return None if response.status == 404 else S3Stream.of(response, part)
+        return None if response.status == 404 else S3Stream.of(response, self._ahead, part)
 
     async def put(
         self,
@@ -147,6 +151,30 @@ class S3Objects:
             # Refused at a second attempt and gone: the first one did it.
             if reply.status == 412 and not (reply.before and await self.look(key) is None):
                 raise Conflict(key)
+
+    async def deletion(self, key: str, seconds: int) -> Callable[[], Awaitable[None]]:
+        expect = frozenset({200, 204, 404})
+        request = Request("DeleteObject", {"Key": self.name(key)}, seconds, expect)
+        signed = await self.requests.presign(request, seconds)
+
+        async def send() -> None:
+            await self.requests.send_signed(request, signed)
+
+        return send
+
+    async def now(self) -> float:
+        """As the answer about any object tells."""
+        request = Request(
+            "HeadObject",
+            {"Key": self.name(FORMAT_KEY)},
+            self.options.read_seconds,
+            expect=frozenset({200, 404}),
+        )
+        reply = await self.requests.send(request)
+        try:
+            return parsedate_to_datetime(reply.headers["Date"]).timestamp()
+        except (KeyError, ValueError) as error:
+            raise Unavailable("the bucket does not tell the time") from error
 
     @asynccontextmanager
     async def condition(self, key: str, match: Match | None) -> AsyncIterator[Match | None]:

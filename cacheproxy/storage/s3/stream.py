@@ -8,6 +8,7 @@ import aiohttp
 
 from cacheproxy.errors import Unavailable
 from cacheproxy.oci.ranges import ByteRange
+from cacheproxy.storage.read_ahead import ReadAhead
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 
@@ -16,50 +17,62 @@ class S3Stream:
     """See `Stream`; `cut` is whether S3 sends all of the object though a part was asked for."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, size: int, part: ByteRange, cut: bool
+        self,
+        response: aiohttp.ClientResponse,
+        ahead: ReadAhead,
+        size: int,
+        part: ByteRange,
+        cut: bool,
     ) -> None:
         self.size = size
         self.length: int | None = part.length
         self.cut = cut
         self._response = response
+        self._ahead = ahead
         self._skip = part.start if cut else 0
         self._left = part.length
 
     @classmethod
-    def of(cls, response: aiohttp.ClientResponse, part: ByteRange | None) -> "S3Stream":
+    def of(
+        cls, response: aiohttp.ClientResponse, ahead: ReadAhead, part: ByteRange | None
+    ) -> "S3Stream":
         """The answer to a request for `part`, or for all.
 
         Raises:
             Unavailable: it is not what was asked for. It is closed then.
         """
         try:
-            return cls._of(response, part)
+            return cls._of(response, ahead, part)
         except BaseException:
             response.close()
             raise
 
     @classmethod
-    def _of(cls, response: aiohttp.ClientResponse, part: ByteRange | None) -> "S3Stream":
+    def _of(
+        cls, response: aiohttp.ClientResponse, ahead: ReadAhead, part: ByteRange | None
+    ) -> "S3Stream":
         if part is not None and (header := response.headers.get("Content-Range")) is not None:
             found = _CONTENT_RANGE.fullmatch(header)
             if found is None or (int(found[1]), int(found[2])) != (part.start, part.last):
                 raise Unavailable("the bucket sent another part than it was asked for")
-            return cls(response, int(found[3]), part, cut=False)
+            return cls(response, ahead, int(found[3]), part, cut=False)
         size = response.content_length
         if response.status != 200 or size is None:
             raise Unavailable("the bucket sent an object without its size")
         whole = ByteRange(0, size)
         if part is not None and part.start + part.length > size:
             raise Unavailable("the object in the bucket is shorter than it was")
-        return cls(response, size, part or whole, cut=part is not None)
+        return cls(response, ahead, size, part or whole, cut=part is not None)
 
     async def batches(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for batch in self._response.content.iter_any():
-                if wanted := self._wanted(batch):
-                    yield wanted
-                if self.cut and not self._left:
-                    break
+            with self._ahead.share() as ahead:
+                self._response.content.set_read_chunk_size(ahead)
+                async for batch in self._response.content.iter_any():
+                    if wanted := self._wanted(batch):
+                        yield wanted
+                    if self.cut and not self._left:
+                        break
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable("the bucket stopped in the middle of an object") from error
         finally:

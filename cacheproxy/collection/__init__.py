@@ -1,0 +1,1 @@
+"""What becomes of what nobody needs: retention decides, collection deletes, while all is served."""
