@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import statistics
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,7 @@ from cacheproxy.collection.evictions import Evicted
 from cacheproxy.collection.marks import Marks
 from cacheproxy.collection.reach import mark_reachable
 from cacheproxy.collection.retention import Policies, Policy
+from cacheproxy.config import Collection
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import Bytes, SpoolFolder
 from cacheproxy.errors import BlobUnknown, ManifestUnknown, RegistryError
@@ -55,7 +58,7 @@ _BASES: Final = 2
 _BASE_DAYS: Final = 7.0
 _HOUR: Final = 3600.0
 _DAY: Final = 24 * _HOUR
-_CYCLE: Final = 6 * _HOUR
+_CYCLE: Final = Collection().interval_seconds
 _SHARE: Final = 0.25
 """The budget, of what it takes to delete nothing."""
 _NEWEST: Final = 10
@@ -117,15 +120,19 @@ class _Found:
 
 def month(folder: Path, scale: Scale) -> None:
     """The same builds under several policies."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     days = _QUICK_DAYS if scale.quick else _DAYS
     builds = list(_builds(days))
-    never = _live_through(folder, _Rules("never delete", 32, None), builds, days)
-    budget = Policy(cache_bytes=int(_SHARE * never.stored[-1]))
-    rules = _Rules(f"budget of {_SHARE:.0%}", 32, budget)
-    kept = _live_through(folder, rules, builds, days)
+    without = _Rules("never delete", 32, None)
     newest = _Rules(f"newest {_NEWEST}, not merged", 1, Policy(), _NEWEST)
-    last = _live_through(folder, newest, builds, days)
+    with ProcessPoolExecutor(2) as pool:
+        begun = [
+            pool.submit(_live_through, folder, each, builds, days) for each in (without, newest)
+        ]
+        never = begun[0].result()
+        budget = Policy(cache_bytes=int(_SHARE * never.stored[-1]))
+        rules = _Rules(f"budget of {_SHARE:.0%}", 32, budget)
+        kept = pool.submit(_live_through, folder, rules, builds, days).result()
+        last = begun[1].result()
     _print(f"{days} days, never delete", never, None)
     _print(f"{days} days, {rules.name}", kept, never)
     _print(f"{days} days, {newest.name}", last, None)
@@ -243,6 +250,7 @@ class _Bucket(MemoryBucket):
 
 
 def _live_through(folder: Path, rules: _Rules, builds: Sequence[_Build], days: int) -> _Found:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     spool = folder / rules.name
     spool.mkdir()
     return asyncio.run(_Fleet(spool, rules).live(builds, days))
@@ -346,9 +354,9 @@ class _Fleet:
         self._found.hits += hits
         self._found.steps += len(build.steps)
         self._time.now += 60.0 + 20.0 * (len(build.steps) - hits)
-        layers = chain or base
         now = self._time.nanoseconds()
-        layers += [self._layer(f"{now} {key}", size) for key, size in build.steps[hits:]]
+        new = [self._layer(f"{now} {key}", size) for key, size in build.steps[hits:]]
+        layers = [*(chain or base), *new]
         created = [created_at] * hits + [now] * (len(build.steps) - hits)
         try:
             await self._export(build, layers, created, served=len(chain))

@@ -154,7 +154,7 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    interval_seconds: SecondsOrNone = 21600.0
+    interval_seconds: SecondsOrNone = 10800.0
     """How often what nobody needs is collected; 0: only by `cacheproxy gc`."""
     lease_seconds: Seconds = 86400.0
     """How long what a client was told to exist stays there, though nothing leads to it."""

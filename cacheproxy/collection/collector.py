@@ -69,7 +69,7 @@ class _Cycle:
     report: Report
     repositories: list[Repository]
     held: set[str] = field(default_factory=set)
-    """What is condemned and was left so."""
+    """What is condemned, or doomed, and was left so."""
 
 
 class Collector:
@@ -177,17 +177,13 @@ class Collector:
             if not batch.keys:
                 if not dry:
                     await self._bucket.delete(key)
-            elif batch.doomed:
-                cycle.report.deleted += len(batch.keys)
-                if not dry:
-                    await self._deletion(key).go_on(batch, stored)
-            elif batch.since is None or cycle.began - batch.since < self._patience:
-                if batch.since is None and not dry:
-                    await self._stamp(key)
+            elif batch.doomed or self._is_due(cycle, batch):
+                await self._delete(cycle, key, batch, stored, dry)
+            else:
                 cycle.held.update(batch.keys)
                 cycle.report.waiting += len(batch.keys)
-            else:
-                await self._doom(cycle, key, batch, stored, dry)
+                if batch.since is None and not dry:
+                    await self._stamp(key)
         except Conflict:
             return False
         except TakenOver:
@@ -195,19 +191,27 @@ class Collector:
             log.info("batch_taken_over", batch=key)
         return True
 
-    @property
-    def _patience(self) -> float:
-        """How long an object is condemned at least, until all promises about it have ended."""
-        return self._lease_seconds + SLACK_SECONDS
+    def _is_due(self, cycle: _Cycle, batch: Batch) -> bool:
+        """Whether it was condemned for so long that all promises without it have ended."""
+        return batch.since is not None and (
+            cycle.began - batch.since >= self._lease_seconds + SLACK_SECONDS
+        )
 
-    async def _doom(self, cycle: _Cycle, key: str, batch: Batch, stored: Stored, dry: bool) -> None:
-        unreachable = batch.without(await cycle.marks.has(batch.keys))
-        if not dry and unreachable.keys:
-            await self._deletion(key).doom(unreachable, stored)
-        elif not dry:
-            await self._bucket.put(key, write_batch(unreachable), match=stored.match)
+    async def _delete(
+        self, cycle: _Cycle, key: str, batch: Batch, stored: Stored, dry: bool
+    ) -> None:
+        """Raises Conflict, TakenOver, Unavailable: see `Deletion`."""
+        gone = batch if batch.doomed else batch.without(await cycle.marks.has(batch.keys))
+        if dry:
+            cycle.held.update(gone.keys)
+        elif not gone.keys:
+            await self._bucket.put(key, write_batch(gone), match=stored.match)
             await self._bucket.delete(key)
-        cycle.report.deleted += len(unreachable.keys)
+        elif batch.doomed:
+            await self._deletion(key).go_on(batch, stored)
+        else:
+            await self._deletion(key).doom(gone, stored)
+        cycle.report.deleted += len(gone.keys)
 
     def _deletion(self, key: str) -> Deletion:
         return Deletion(self._bucket, self._namespace, key, self._sleep)

@@ -60,7 +60,10 @@ class ManifestStore:
         doomed: frozenset[str] = frozenset()
         while True:
             changes = self._condemned.changes
-            found = self._recent.get(key) or await self._read(key, digest)
+            try:
+                found = self._recent.get(key) or await self._read(key, digest)
+            except _Damaged as error:
+                raise Unavailable("the manifest is damaged in the bucket") from error
             if found is None:
                 return None
             keys = {key} | await self._leads_to(repository, found)
@@ -105,7 +108,7 @@ class ManifestStore:
             if stored is None:
                 return None
             if digest_of(stored.data, digest.algorithm) != digest:
-                raise _Damaged("the manifest is damaged in the bucket")
+                raise _Damaged
             found = StoredManifest(digest, stored.metadata[MEDIA_TYPE], stored.data)
             if changes == self._condemned.changes:  # else it may be gone since
                 self._recent.put(key, found, len(found.data))
@@ -156,7 +159,7 @@ class ManifestStore:
             self._recent.drop(key)
 
 
-class _Damaged(Unavailable):
+class _Damaged(Exception):
     """What is stored is another content."""
 
 

@@ -21,10 +21,11 @@ from cacheproxy.oci.manifest import (
 )
 from cacheproxy.oci.reference import Reference, Repository, Tag
 from cacheproxy.registry.batches import PAUSE_SECONDS, read_batch
-from cacheproxy.registry.manifest_store import StoredManifest
+from cacheproxy.registry.manifest_store import MEDIA_TYPE, StoredManifest
 from cacheproxy.registry.tags import TagRecord, _record
 from tests.collection.rooms import APP, LAYER, LEASE
 from tests.collection.stage import Replica, Stage
+from tests.memory import Object
 from tests.registry.exports import Export, config_of
 from tests.registry.rooms import Bytes
 
@@ -79,24 +80,33 @@ class Promises:
     kept: dict[str, float] = field(default_factory=dict)
     owed: dict[tuple[Repository, Tag, Digest], set[str]] = field(default_factory=dict)
     deleting: list[str] = field(default_factory=list)
-    documents: dict[Digest, Document] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
     referrers: dict[tuple[Repository, Digest], set[Digest]] = field(
         default_factory=lambda: defaultdict(set)
     )
 
-    def promise(self, keys: Iterable[str]) -> None:
+    def promise(self, keys: Iterable[str], began: int) -> None:
+        """By who began when so many were `deleted`."""
         until = self.stage.time.now + LEASE
-        for key in keys:
-            if key not in self.deleting:
-                self.kept[key] = max(until, self.kept.get(key, 0.0))
+        for key in self._left(keys, began):
+            self.kept[key] = max(until, self.kept.get(key, 0.0))
 
-    def owe(self, repository: Repository, tag: Tag, digest: Digest, keys: Iterable[str]) -> None:
+    def owe(
+        self, repository: Repository, tag: Tag, digest: Digest, keys: Iterable[str], began: int
+    ) -> None:
         if digest in self.led_to(repository, tag):
             owed = self.owed.setdefault((repository, tag, digest), set())
-            owed.update(key for key in keys if key not in self.deleting)
+            owed.update(self._left(keys, began))
+
+    def _left(self, keys: Iterable[str], began: int) -> set[str]:
+        """Without what is deleted meanwhile, or was, and is remembered for a minute."""
+        there = self.stage.bucket.objects
+        remembered = {key for key in self.deleted if key not in there}
+        return set(keys) - {*self.deleting, *self.deleted[began:], *remembered}
 
     def forget(self, key: str) -> None:
         """A client deletes it, and what only that leads to is owed no longer."""
+        self.deleted.append(key)
         self.kept.pop(key, None)
         for (repository, _, digest), keys in self.owed.items():
             keys &= self.whole(repository, digest)
@@ -128,22 +138,24 @@ class Promises:
         referrers: dict[tuple[Repository, Digest], set[Digest]] | None = None,
     ) -> set[str]:
         """The keys of a manifest and of all that it leads to, where that is there; with those of
-        its referrers that were acknowledged, or with `referrers`."""
+        its referrers that were acknowledged, or with `referrers`; nobody rescues those that are
+        doomed when their subject is pushed."""
         referrers = self.referrers if referrers is None else referrers
         namespace = self.stage.namespace
         found, ahead = {namespace.manifest(repository, digest)}, [digest]
         while ahead:
             at = ahead.pop()
             key = namespace.manifest(repository, at)
-            gone = key not in self.stage.bucket.objects or key in self.deleting
-            document = None if gone else self.documents.get(at)
-            for reference in _references(document) if document else ():
+            stored = None if key in self.deleting else self.stage.bucket.objects.get(key)
+            for reference in _references(stored) if stored else ():
                 child = Digest.parse(reference.digest)
                 key = namespace.manifest(repository, child)
                 if reference.media_type in MEDIA_TYPES and key not in found:
                     ahead.append(child)
                 found |= {key, namespace.blob(child)}
             for each in referrers.get((repository, at), ()):
+                if namespace.manifest(repository, each) in self.doomed:
+                    continue
                 found.add(namespace.referrer(repository, at, each))
                 found.add(namespace.manifest(repository, each))
                 ahead.append(each)
@@ -169,8 +181,8 @@ class Promises:
         return {key for batch in batches if batch.doomed for key in batch.keys}
 
 
-def _references(document: Document) -> tuple[Descriptor, ...]:
-    return parse_manifest(document.data, document.media_type).references
+def _references(stored: Object) -> tuple[Descriptor, ...]:
+    return parse_manifest(stored.data, stored.metadata[MEDIA_TYPE]).references
 
 
 class Client:
@@ -181,9 +193,11 @@ class Client:
         self._stage = promises.stage
         self._namespace = promises.stage.namespace
         self._registry = replica.registry
+        self._began = 0
 
     async def _answer(self, request: Awaitable[T]) -> T | None:
         """What the client is told, perhaps after a pause; None: an error, or too late."""
+        self._began = len(self._promises.deleted)
         try:
             answer = await request
         except _ERRORS:
@@ -196,7 +210,7 @@ class Client:
         digest = digest_of(content)
         found = await self._answer(self._registry.blobs.size(APP, digest)) is not None
         if found:
-            self._promises.promise([self._namespace.blob(digest)])
+            self._promises.promise([self._namespace.blob(digest)], self._began)
         return found
 
     async def push(self, content: bytes) -> bool:
@@ -204,7 +218,7 @@ class Client:
         request = self._registry.blobs.push(APP, digest, Bytes(content))
         done = await self._answer(request) is not None
         if done:
-            self._promises.promise([self._namespace.blob(digest)])
+            self._promises.promise([self._namespace.blob(digest)], self._began)
         return done
 
     async def offer(self, content: bytes) -> bool:
@@ -215,14 +229,13 @@ class Client:
         digest = digest_of(content)
         found = bool(await self._answer(self._registry.blobs.mount(repository, digest, APP)))
         if found:
-            self._promises.promise([self._namespace.blob(digest)])
+            self._promises.promise([self._namespace.blob(digest)], self._began)
         return found
 
     async def push_manifest(
         self, document: Document, tag: Tag | None = None, repository: Repository = APP
     ) -> bool:
         promises, digest = self._promises, document.digest
-        promises.documents[digest] = document
         request = self._registry.manifests.push(
             repository, tag or digest, [], document.data, document.media_type
         )
@@ -235,9 +248,9 @@ class Client:
         if pushed.subject is not None:
             promises.referrers[repository, pushed.subject].add(digest)
             self._owe_referrer(repository, pushed.subject)
-        promises.promise({*keys, self._namespace.manifest(repository, digest)})
+        promises.promise({*keys, self._namespace.manifest(repository, digest)}, self._began)
         if tag is not None:
-            promises.owe(repository, tag, digest, keys)
+            promises.owe(repository, tag, digest, keys, self._began)
         return True
 
     def _owe_referrer(self, repository: Repository, subject: Digest) -> None:
@@ -246,7 +259,7 @@ class Client:
         for tagged, tag, digest in promises.owed:
             whole = promises.whole(tagged, digest)
             if tagged == repository and self._namespace.manifest(repository, subject) in whole:
-                promises.owe(repository, tag, digest, whole)
+                promises.owe(repository, tag, digest, whole, self._began)
 
     async def push_image(
         self, document: Document, layers: Iterable[bytes], tag: Tag | None, *, offer: bool = True
@@ -269,14 +282,13 @@ class Client:
         found = await self._answer(self._registry.manifests.get(repository, reference))
         if found is None:
             return None
-        promises.documents[found.digest] = Document(found.data, found.media_type)
         keys = promises.whole(repository, found.digest) - promises.doomed
         record = isinstance(reference, Tag) and promises.record(repository, reference)
         if record and record.sources and found.digest == record.digest:
             keys |= self._named(found)
-        promises.promise({*keys, self._namespace.manifest(repository, found.digest)})
+        promises.promise({*keys, self._namespace.manifest(repository, found.digest)}, self._began)
         if isinstance(reference, Tag):
-            promises.owe(repository, reference, found.digest, keys)
+            promises.owe(repository, reference, found.digest, keys, self._began)
         return found
 
     def _named(self, cache: StoredManifest) -> set[str]:
@@ -294,6 +306,7 @@ class Client:
         await self._answer(self._registry.manifests.delete(APP, reference))
         for key in gone:
             self._promises.deleting.remove(key)
+            self._promises.forget(key)
 
     def _gone(self, reference: Reference) -> list[str]:
         if isinstance(reference, Tag):

@@ -7,12 +7,15 @@ left to threads or to the clock, so what happens is what the test says.
 from __future__ import annotations
 
 import asyncio
+import random
+import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from cacheproxy.collection.collector import Collector
 from cacheproxy.collection.retention import Policies
@@ -111,6 +114,9 @@ class Stage:
         self.on_step: Callable[[], None] = lambda: None
         self._contents = Contents(self.bucket, SpoolFolder(str(folder)))
         self._loop = _Loop()
+        self._random = random.Random(0)
+        self._names = patch("uuid.uuid4", self._name)  # batches are listed in the order of theirs
+        self._names.start()
         self._closing = False
         self._dead: list[Operation] = []  # which Python would close otherwise, and so go on with
 
@@ -121,6 +127,7 @@ class Stage:
         self.close()
 
     def close(self) -> None:
+        self._names.stop()
         self._closing = True
         self._loop.set_exception_handler(lambda loop, context: None)
         for task in asyncio.all_tasks(self._loop):
@@ -129,22 +136,22 @@ class Stage:
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
-    def registry(self, process: Process) -> Registry:
-        """One that knows nothing yet; see `poll`."""
+    def registry(self, process: Process, contents: Contents | None = None) -> Registry:
+        """One that knows nothing yet."""
         clocks = (lambda: self.time.now - process.asleep, self.time)
         return Registry(
             self.bucket,
             self.namespace,
-            self._contents,
+            contents or self._contents,
             clock=self.time.nanoseconds,
             clocks=clocks,
             sleep=self.sleep,
         )
 
-    def replica(self, name: str = "replica") -> Replica:
+    def replica(self, name: str = "replica", contents: Contents | None = None) -> Replica:
         """One that has just started."""
         process = Process(name)
-        replica = Replica(self, process, self.registry(process))
+        replica = Replica(self, process, self.registry(process, contents))
         self.do(replica.start(replica.registry.condemned.poll()))
         return replica
 
@@ -161,7 +168,7 @@ class Stage:
 
     def start(self, process: Process, work: Coroutine[Any, Any, Any], name: str = "") -> Operation:
         """Let a process do something, up to where that first waits."""
-        operation = Operation(process, name or work.__qualname__)
+        operation = Operation(process, name or str(getattr(work, "__qualname__", "")))
         context = copy_context()
         context.run(_operation.set, operation)
         operation.task = self._loop.create_task(work, context=context)
@@ -194,7 +201,9 @@ class Stage:
         nothing else; whether that was reached."""
         for _ in range(_ENDLESS):
             found = [
-                call for call in operation.waiting if until and call.name == until and key in call.key
+                call
+                for call in operation.waiting
+                if until and call.name == until and key in call.key
             ]
             if found and len(found) == len(operation.waiting):
                 return True
@@ -249,6 +258,9 @@ class Stage:
 
     async def sleep(self, seconds: float) -> None:
         await self.pause("sleep", until=self.time.now + seconds)
+
+    def _name(self) -> uuid.UUID:
+        return uuid.UUID(int=self._random.getrandbits(128))
 
     async def _step(self, call: str, key: str) -> None:
         operation = _operation.get(None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from cacheproxy.collection.retention import Policies, Policy
 from cacheproxy.oci.manifest import OCI_MANIFEST
@@ -43,9 +43,12 @@ _POLICIES = [
     Policies(Policy(image_tags=1, cache_unused=2 * LEASE)),
 ]
 _PAUSES = [1.0, 9.0, 25.0, 200.0, 400.0, 3600.0, LEASE / 2, LEASE + 1200, LEASE + 1200]
+_ENDS = ["", "", "deletion", "after deletion"]
 _STOPS = ["deletion", "after deletion", "put", "after put", "after read", "after head", "answer"]
 
-_any = st.integers(0, 1 << 16)
+_any = st.integers(0, 63)
+_now = st.sampled_from([True, True, True, False])
+_mostly = st.booleans()
 
 
 class Machine(RuleBasedStateMachine):
@@ -67,19 +70,44 @@ class Machine(RuleBasedStateMachine):
             self.stage.close()
             shutil.rmtree(self.folder)
 
+    @initialize(
+        seconds=st.sampled_from([1.0, 200.0, LEASE / 2 - 600, LEASE - 600]),
+        paused=st.sampled_from([0.0, 0.0, 200.0, LEASE]),
+        polls=st.booleans(),
+    )
+    def garbage_is_condemned(self, seconds: float, paused: float, polls: bool) -> None:
+        """Some time ago, which may be enough for dooming soon. If the first collector was paused
+        as it condemned, by a second one too."""
+        client, replica = self._client(0)
+        for layers, document in zip(_LAYERS, _IMAGES, strict=True):
+            self._start(replica, client.push_image(document, layers, None), True)
+        self._start(replica, client.push_manifest(_DOCUMENTS["index"], _TAGS[0]), True)
+        self._start(replica, client.export(_EXPORTS[0], _CACHE), True)
+        self._start(replica, client.get(_CACHE), True)
+        self._start(replica, client.delete(_TAGS[0]), True)
+        self._start(replica, client.delete(_CACHE), True)
+        self.time_passes(LEASE + 1200, False)
+        first = self.stage.cycle()
+        if paused:
+            self.stage.run(first, "put", self.stage.namespace.batches())
+            self.time_passes(paused, False)
+            self.stage.do(self.stage.cycle())
+        self.stage.do(first)
+        self.time_passes(seconds, polls)
+
     # What clients do.
 
-    @rule(which=_any, blob=st.sampled_from(_BLOBS), offered=st.booleans(), now=st.booleans())
+    @rule(which=_any, blob=st.sampled_from(_BLOBS), offered=st.booleans(), now=_now)
     def push_blob(self, which: int, blob: bytes, offered: bool, now: bool) -> None:
         client, replica = self._client(which)
         self._start(replica, client.offer(blob) if offered else client.push(blob), now)
 
-    @rule(which=_any, blob=st.sampled_from(_BLOBS), now=st.booleans())
+    @rule(which=_any, blob=st.sampled_from(_BLOBS), now=_now)
     def head(self, which: int, blob: bytes, now: bool) -> None:
         client, replica = self._client(which)
         self._start(replica, client.head(blob), now)
 
-    @rule(which=_any, blob=st.sampled_from(_BLOBS), now=st.booleans())
+    @rule(which=_any, blob=st.sampled_from(_BLOBS), now=_now)
     def mount(self, which: int, blob: bytes, now: bool) -> None:
         client, replica = self._client(which)
         self._start(replica, client.mount(blob, _ELSEWHERE), now)
@@ -89,11 +117,9 @@ class Machine(RuleBasedStateMachine):
         image=st.sampled_from([0, 1]),
         tag=st.sampled_from([*_TAGS, None]),
         offer=st.booleans(),
-        now=st.booleans(),
+        now=_now,
     )
-    def push_image(
-        self, which: int, image: int, tag: Tag | None, offer: bool, now: bool
-    ) -> None:
+    def push_image(self, which: int, image: int, tag: Tag | None, offer: bool, now: bool) -> None:
         client, replica = self._client(which)
         work = client.push_image(_IMAGES[image], _LAYERS[image], tag, offer=offer)
         self._start(replica, work, now)
@@ -102,34 +128,34 @@ class Machine(RuleBasedStateMachine):
         which=_any,
         document=st.sampled_from(list(_DOCUMENTS)),
         tag=st.sampled_from([*_TAGS, None]),
-        now=st.booleans(),
+        now=_now,
     )
     def push_manifest(self, which: int, document: str, tag: Tag | None, now: bool) -> None:
         """Also one whose layers are not there, or one that moves a tag to what is there."""
         client, replica = self._client(which)
         self._start(replica, client.push_manifest(_DOCUMENTS[document], tag), now)
 
-    @rule(which=_any, made=st.integers(0, 2), now=st.booleans())
+    @rule(which=_any, made=st.integers(0, 2), now=_now)
     def export(self, which: int, made: int, now: bool) -> None:
         client, replica = self._client(which)
         self._start(replica, client.export(_EXPORTS[made], _CACHE), now)
 
-    @rule(which=_any, tag=st.sampled_from([_CACHE, _CACHE, *_TAGS]), now=st.booleans())
+    @rule(which=_any, tag=st.sampled_from([_CACHE, _CACHE, *_TAGS]), now=_now)
     def pull(self, which: int, tag: Tag, now: bool) -> None:
         client, replica = self._client(which)
         self._start(replica, client.get(tag), now)
 
-    @rule(which=_any, document=st.sampled_from(list(_DOCUMENTS)), now=st.booleans())
+    @rule(which=_any, document=st.sampled_from(list(_DOCUMENTS)), now=_now)
     def pull_by_digest(self, which: int, document: str, now: bool) -> None:
         client, replica = self._client(which)
         self._start(replica, client.get(_DOCUMENTS[document].digest), now)
 
-    @rule(which=_any, tag=st.sampled_from([_CACHE, *_TAGS]), now=st.booleans())
+    @rule(which=_any, tag=st.sampled_from([_CACHE, *_TAGS]), now=_now)
     def delete_tag(self, which: int, tag: Tag, now: bool) -> None:
         client, replica = self._client(which)
         self._start(replica, client.delete(tag), now)
 
-    @rule(which=_any, document=st.sampled_from(list(_DOCUMENTS)), now=st.booleans())
+    @rule(which=_any, document=st.sampled_from(list(_DOCUMENTS)), now=_now)
     def delete_manifest(self, which: int, document: str, now: bool) -> None:
         self.deletes = True
         client, replica = self._client(which)
@@ -137,12 +163,12 @@ class Machine(RuleBasedStateMachine):
 
     # What replicas and collectors do.
 
-    @rule(which=_any, now=st.booleans())
+    @rule(which=_any, now=_now)
     def poll(self, which: int, now: bool) -> None:
         replica = self.replicas[which % len(self.replicas)]
         self._start(replica, replica.registry.condemned.poll(), now)
 
-    @rule(which=_any, policies=st.integers(0, 2), now=st.booleans())
+    @rule(which=_any, policies=st.integers(0, 2), now=_now)
     def collect(self, which: int, policies: int, now: bool) -> None:
         process = self.collectors[which % len(self.collectors)]
         if not any(each.process is process for each in self.stage.operations):
@@ -171,7 +197,24 @@ class Machine(RuleBasedStateMachine):
 
     # What befalls them.
 
-    @rule(seconds=st.sampled_from(_PAUSES), polls=st.booleans())
+    @rule(
+        seconds=st.sampled_from([LEASE / 2 + 1200, LEASE / 2 + 1200, LEASE + 1200]),
+        which=_any,
+        policies=st.integers(0, 2),
+        polls=_mostly,
+        until=st.sampled_from(_ENDS),
+    )
+    def a_day_passes(
+        self, seconds: float, which: int, policies: int, polls: bool, until: str
+    ) -> None:
+        """Or half of one, with a cycle at its end, perhaps not to the end of that. What is promised
+        in the middle of two halves is still to be there when they are over."""
+        self.time_passes(seconds, polls)
+        process = self.collectors[which % len(self.collectors)]
+        if not any(each.process is process for each in self.stage.operations):
+            self.stage.run(self.stage.cycle(process, _POLICIES[policies]), until)
+
+    @rule(seconds=st.sampled_from(_PAUSES), polls=_mostly)
     def time_passes(self, seconds: float, polls: bool) -> None:
         self.stage.time.now += seconds
         if polls:
@@ -224,6 +267,7 @@ class Machine(RuleBasedStateMachine):
             self.stage.kill(replica.process)
         for process in self.collectors:
             self.stage.kill(process)
+        self.promises.deleting.clear()
         for _ in range(4):
             self.stage.time.now += LEASE + 1200
             assert self.stage.do(self.stage.cycle()) is not None
@@ -246,7 +290,7 @@ class Machine(RuleBasedStateMachine):
 
 TestCollection = Machine.TestCase
 TestCollection.settings = settings(
-    max_examples=60,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

@@ -81,7 +81,7 @@ async def test_a_manifest_of_100_layers_is_at_most_6_requests(site: Site) -> Non
         site.proxy.reset()
         await tag(replica.client, "latest", image(*layers, number=2))
 
-    assert _costs(site) == apart | {("PutObject", "tag"): 2, ("GetObject", "tag"): 1}
+        assert _costs(site) == apart | {("PutObject", "tag"): 2, ("GetObject", "tag"): 1}
 
 
 async def test_a_warm_pull_is_free_by_digest_and_one_question_by_tag(site: Site) -> None:
