@@ -220,6 +220,24 @@ COMPONENTS: tuple[Component, ...] = (
         packages=("cacheproxy.invalid/tests/components/remotecache020",),
         version_variable="main.version",
     ),
+    GoModule(
+        name="helm",
+        module="helm.sh/helm/v4",
+        packages=("helm.sh/helm/v4/cmd/helm",),
+        version_variable="helm.sh/helm/v4/internal/version.version",
+    ),
+    GoModule(
+        name="helm3",
+        module="helm.sh/helm/v3",
+        packages=("helm.sh/helm/v3/cmd/helm",),
+        version_variable="helm.sh/helm/v3/internal/version.version",
+    ),
+    GoModule(
+        name="kubeconform",
+        module="github.com/yannh/kubeconform",
+        packages=("github.com/yannh/kubeconform/cmd/kubeconform",),
+        version_variable="main.version",
+    ),
     DebianPackage("runc", ("runc",)),
     DebianPackage("skopeo", ("skopeo",)),
     DebianPackage("buildah", ("buildah",)),
@@ -245,6 +263,12 @@ COMPONENTS: tuple[Component, ...] = (
         version="1.4.2",
         sha256="ed9a057a2c08282a13f05cc8e020eaf2cacf8778bef50267cbca8eef4f675fbd",
         binaries=("juicefs",),
+    ),
+    PythonPackage(  # for the schemas of Kubernetes that are in it
+        name="kubernetes-validate",
+        version="1.37.0",
+        sha256="85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9",
+        binaries=("kubernetes-validate",),
     ),
 )
 

@@ -1,0 +1,42 @@
+{{- define "cacheproxy.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "cacheproxy.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- default $full .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "cacheproxy.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "cacheproxy.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "cacheproxy.labels" -}}
+{{ include "cacheproxy.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "cacheproxy.serviceAccountName" -}}
+{{- $own := ternary (include "cacheproxy.fullname" .) "default" .Values.serviceAccount.create }}
+{{- default $own .Values.serviceAccount.name }}
+{{- end }}
+
+{{- define "cacheproxy.inBucket" -}}
+{{- if hasPrefix "s3://" .Values.config.storage.url }}yes{{ end }}
+{{- end }}
+
+{{/* "yes" if any number of servers can share the storage; else one may be asked for, not more. */}}
+{{- define "cacheproxy.shared" -}}
+{{- if and (include "cacheproxy.inBucket" .) .Values.conditionalWrites }}yes
+{{- else if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
+{{- fail "Only one server can use a folder, or an S3 without conditional writes: set replicaCount to 1 and autoscaling.enabled to false, or config.storage.url to s3://bucket/prefix." }}
+{{- end }}
+{{- end }}
+
+{{- define "cacheproxy.port" -}}
+{{- regexFind "[0-9]+$" .Values.config.server.listen }}
+{{- end }}

@@ -1,0 +1,439 @@
+"""The Helm chart, rendered by the real Helm and checked by Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from cacheproxy import __version__
+from cacheproxy.config import Config, load, settings
+from cacheproxy.telemetry import Metrics
+from tests.chart.helm import RELEASE, Helm, Kubeconform, Rendered
+from tests.chart.schema import CHART, SCHEMA, as_text, settings_schema
+from tests.real.process import CommandError
+
+_BUCKET: Final = {"storage": {"url": "s3://bucket/prefix"}}
+
+_WEAK: Final = {"config": _BUCKET, "conditionalWrites": False}
+
+_FLEET: Final = {"config": _BUCKET, "replicaCount": 3}
+
+_WATCHED: Final = {
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True, "annotations": {"grafana_folder": "CI"}},
+    }
+}
+
+_EVERYTHING: Final = {
+    **_FLEET,
+    **_WATCHED,
+    "image": {"repository": "registry.example/cacheproxy", "digest": "sha256:" + "0" * 64},
+    "imagePullSecrets": [{"name": "pull"}],
+    "existingSecret": "s3-key",
+    "extraEnv": [{"name": "CACHEPROXY_LOG__LEVEL", "value": "debug"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
+    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}},
+    "tierVolume": {"hostPath": {"path": "/mnt/nvme", "type": "Directory"}},
+    "service": {"type": "LoadBalancer", "port": 80, "annotations": {"a": "b"}},
+    "ingress": {
+        "enabled": True,
+        "className": "nginx",
+        "tls": [{"secretName": "tls", "hosts": ["cache.example"]}],
+    },
+    "autoscaling": {"enabled": True},
+    "networkPolicy": {
+        "enabled": True,
+        "from": [{"namespaceSelector": {"matchLabels": {"ci": "yes"}}}],
+        "egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
+    },
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"azure.workload.identity/use": "true"},
+    "nodeSelector": {"disk": "nvme"},
+    "tolerations": [{"key": "ci", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "high",
+}
+
+_MATRIX: Final[dict[str, dict[str, Any]]] = {
+    "defaults": {},
+    "existing claim": {"persistence": {"existingClaim": "mine"}},
+    "storage class": {"persistence": {"storageClass": "fast", "size": "1Ti"}},
+    "weak bucket": _WEAK,
+    "fleet": _FLEET,
+    "autoscaled": {"config": _BUCKET, "autoscaling": {"enabled": True}},
+    "identity of others": {"serviceAccount": {"create": False, "name": "theirs"}},
+    "ingress": {"ingress": {"enabled": True}},
+    "open network": {"networkPolicy": {"enabled": True}},
+    "watched": _WATCHED,
+    "everything": _EVERYTHING,
+}
+
+_EACH = pytest.mark.parametrize("values", list(_MATRIX.values()), ids=list(_MATRIX))
+
+_OTHER: Final = {
+    "storage.url": "s3://bucket/prefix",
+    "server.listen": "0.0.0.0:8080",
+    "s3.sse": "aws:kms",
+    "s3.checksums": "off",
+    "log.level": "warning",
+    "cache.rules": [{"repositories": "ci/*", "sources": 1}],
+    "retention.rules": [{"repositories": "pr/*", "image_tags": 5, "cache_bytes": "5GiB"}],
+}
+"""Values that are not the default, where not just any will do."""
+
+
+@pytest.fixture(params=["helm", "helm3"])
+def helm(request: pytest.FixtureRequest, tmp_path: Path) -> Helm:
+    """Each version of Helm that is in use."""
+    return Helm(tmp_path / "helm", request.param)
+
+
+@pytest.fixture
+def newest(tmp_path: Path) -> Helm:
+    return Helm(tmp_path / "helm", "helm")
+
+
+@pytest.fixture(scope="session", params=["1.30.0", "1.37.0"])
+def kubeconform(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Kubeconform:
+    """The oldest Kubernetes that the chart is for, and the newest there is."""
+    return Kubeconform(tmp_path_factory.mktemp("kubernetes") / "home", request.param)
+
+
+@_EACH
+def test_the_chart_has_no_fault(helm: Helm, values: dict[str, Any]) -> None:
+    """`helm lint --strict` finds nothing."""
+    helm.lint(values)
+
+
+@_EACH
+def test_what_is_rendered_is_valid(
+    newest: Helm, kubeconform: Kubeconform, values: dict[str, Any]
+) -> None:
+    """Every manifest is what Kubernetes takes, and has no field that it does not know."""
+    kubeconform.check(newest.template(values).text)
+
+
+@_EACH
+def test_helm_3_renders_the_same(tmp_path: Path, newest: Helm, values: dict[str, Any]) -> None:
+    """Both versions of Helm that are in use make the same manifests."""
+    older = Helm(tmp_path / "helm3", "helm3")
+
+    assert older.template(values).manifests == newest.template(values).manifests
+
+
+def test_a_field_that_is_not_known_is_found(newest: Helm, kubeconform: Kubeconform) -> None:
+    """The check would find a fault, and a kind that it knows nothing about."""
+    text = newest.template({}).text
+
+    with pytest.raises(CommandError, match="additional properties 'lifecycl' not allowed"):
+        kubeconform.check(text.replace("lifecycle:", "lifecycl:"))
+    with pytest.raises(CommandError, match="could not find schema for Deploymint"):
+        kubeconform.check(text.replace("kind: Deployment", "kind: Deploymint"))
+
+
+def test_every_setting_is_reached_by_values(newest: Helm, tmp_path: Path) -> None:
+    """Each setting, given another value than its default, is in the file that the server reads."""
+    tree: dict[str, dict[str, Any]] = {}
+    for setting in settings():
+        value = _OTHER.get(setting.key) or _other(setting.default)
+        tree.setdefault(setting.section, {})[setting.name] = value
+    file = tmp_path / "cacheproxy.yaml"
+    file.write_text(newest.template({"config": tree}).settings)
+
+    config = load({}, {}, str(file))
+
+    assert config == load(_flags(tree), {})
+    for setting in settings():
+        assert _value(config, setting.key) != setting.default, setting.key
+
+
+def test_the_defaults_are_settings_that_a_server_takes(newest: Helm, tmp_path: Path) -> None:
+    """With no values the server stores on the volume, and can be reached from outside its pod."""
+    file = tmp_path / "cacheproxy.yaml"
+    file.write_text(newest.template({}).settings)
+
+    config = load({}, {}, str(file))
+
+    assert config.storage.url == "file:///data/storage"
+    assert config.tier.folder == "/data/tier"
+    assert config.server.listen == "0.0.0.0:5000"
+
+
+def test_the_schema_of_the_settings_is_the_one_in_the_code() -> None:
+    """values.schema.json has every setting, its type and meaning; else
+    `python -m tests.chart.schema` writes them."""
+    schema = json.loads(SCHEMA.read_text())
+
+    assert schema["properties"]["config"] == settings_schema()
+    assert SCHEMA.read_text() == as_text(schema)
+
+
+def test_the_schema_has_every_value_and_no_other() -> None:
+    """What values.yaml offers is what the schema allows."""
+    schema = json.loads(SCHEMA.read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    assert set(schema["properties"]) == {*values, "global"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"config": {"server": {"worker": 2}}}, "'worker' not allowed"),
+        ({"config": {"tier": {"bytes": "10 apples"}}}, "/config/tier/bytes"),
+        ({"config": {"log": {"level": "loud"}}}, "/config/log/level"),
+        ({"replicas": 2}, "'replicas' not allowed"),
+        ({"tierVolume": {"emptyDir": {}, "hostPath": {"path": "/x"}}}, "/tierVolume"),
+        ({"ingress": {"hosts": []}}, "/ingress/hosts"),
+        ({"replicaCount": 2}, "Only one server can use a folder"),
+        ({**_WEAK, "replicaCount": 2}, "Only one server can use a folder"),
+        ({**_WEAK, "autoscaling": {"enabled": True}}, "Only one server can use a folder"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(helm: Helm, values: dict[str, Any], told: str) -> None:
+    """What would fail in the cluster, or do nothing, is told when it is installed."""
+    with pytest.raises(CommandError, match=re.escape(told)):
+        helm.template(values)
+
+
+@pytest.mark.parametrize("values", [{}, _WEAK], ids=["folder", "weak bucket"])
+def test_storage_that_cannot_be_shared_has_one_server_at_a_time(
+    newest: Helm, values: dict[str, Any]
+) -> None:
+    """The old server ends before the new one starts, and nothing asks for a second one."""
+    rendered = newest.template(values)
+    deployment = rendered.one("Deployment")["spec"]
+
+    assert deployment["strategy"] == {"type": "Recreate"}
+    assert deployment["replicas"] == 1
+    assert not {"HorizontalPodAutoscaler", "PodDisruptionBudget"} & set(rendered.kinds)
+
+
+def test_a_fleet_rolls_and_is_spread(newest: Helm) -> None:
+    """Servers of one bucket are replaced one after the other, and are not all on one node."""
+    rendered = newest.template(_FLEET)
+    deployment = rendered.one("Deployment")["spec"]
+
+    assert deployment["replicas"] == 3
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert rendered.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    for constraint in rendered.pod["topologySpreadConstraints"]:
+        assert constraint["labelSelector"] == deployment["selector"]
+
+
+def test_the_autoscaler_alone_says_how_many(newest: Helm) -> None:
+    """Where there is an autoscaler, an upgrade of the release does not undo what it did."""
+    rendered = newest.template({"config": _BUCKET, "autoscaling": {"enabled": True}})
+    autoscaler = rendered.one("HorizontalPodAutoscaler")["spec"]
+
+    assert "replicas" not in rendered.one("Deployment")["spec"]
+    assert autoscaler["scaleTargetRef"]["name"] == rendered.one("Deployment")["metadata"]["name"]
+    assert rendered.kinds.count("PodDisruptionBudget") == 1
+
+
+def test_storage_in_a_folder_outlives_the_release(newest: Helm) -> None:
+    """The claim at /data stays when the release is deleted."""
+    rendered = newest.template({})
+    claim = rendered.one("PersistentVolumeClaim")
+
+    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert _volume(rendered, "/data") == {
+        "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}
+    }
+
+
+def test_the_tier_of_a_bucket_is_on_a_disk_of_the_node(newest: Helm) -> None:
+    """Where the bucket is the state, the volume at /data may vanish with its pod."""
+    nvme = {"hostPath": {"path": "/mnt/nvme"}}
+
+    assert _volume(newest.template(_FLEET), "/data") == {"emptyDir": {}}
+    assert _volume(newest.template({**_FLEET, "tierVolume": nvme}), "/data") == nvme
+    assert "PersistentVolumeClaim" not in newest.template(_FLEET).kinds
+
+
+def test_pods_are_restricted(newest: Helm) -> None:
+    """The pods may run where the restricted standard of Kubernetes is enforced."""
+    rendered = newest.template({})
+    pod, container = rendered.pod, rendered.container
+
+    assert pod["enableServiceLinks"] is False
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_the_user_is_the_one_of_the_image(newest: Helm) -> None:
+    """The pods run as the user whom the Dockerfile names."""
+    user = re.search(r"^USER (\d+):(\d+)$", (CHART.parent.parent / "Dockerfile").read_text(), re.M)
+    context = newest.template({}).pod["securityContext"]
+
+    assert user is not None
+    assert [context["runAsUser"], context["runAsGroup"]] == [int(one) for one in user.groups()]
+    assert context["fsGroup"] == context["runAsGroup"]
+
+
+def test_probes_ask_what_the_server_answers(newest: Helm) -> None:
+    """A server whose bucket is away is left out, and not restarted."""
+    container = newest.template({}).container
+    asked = {
+        probe: container[f"{probe}Probe"]["httpGet"]["path"]
+        for probe in ("startup", "liveness", "readiness")
+    }
+
+    assert asked == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+
+
+def test_transfers_have_time_to_end(newest: Helm) -> None:
+    """Kubernetes kills a server only after it has had its own time to drain."""
+    slow = {"config": {"server": {"drain_timeout": 1800.5}}}
+
+    assert newest.template({}).pod["terminationGracePeriodSeconds"] > 300 + 10
+    assert newest.template(slow).pod["terminationGracePeriodSeconds"] > 1801 + 10
+
+
+def test_a_changed_setting_restarts_the_servers(newest: Helm) -> None:
+    """The settings are read at start, so the pods depend on them."""
+    changed = newest.template({"config": {"cache": {"sources": 1}}})
+    template = changed.one("Deployment")["spec"]["template"]["metadata"]
+
+    assert template != newest.template({}).one("Deployment")["spec"]["template"]["metadata"]
+
+
+def test_another_port_is_taken_over(newest: Helm) -> None:
+    """Probes, service and policies follow the port that the server is told to listen on."""
+    rendered = newest.template({"config": {"server": {"listen": "0.0.0.0:8080"}}})
+
+    assert rendered.container["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert rendered.one("Service")["spec"]["ports"][0]["targetPort"] == "http"
+
+
+def test_credentials_come_from_a_secret_or_an_identity(newest: Helm) -> None:
+    """A secret's keys are variables of the server; an identity is told to the service account."""
+    rendered = newest.template(_EVERYTHING)
+    account = rendered.one("ServiceAccount")["metadata"]
+
+    assert rendered.container["envFrom"] == [{"secretRef": {"name": "s3-key"}}]
+    assert account["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}
+    assert rendered.pod["serviceAccountName"] == account["name"]
+
+
+def test_the_ingress_lets_builders_send_and_pause(newest: Helm) -> None:
+    """nginx neither limits nor buffers bodies, and waits as long as the server does."""
+    ingress = newest.template({"ingress": {"enabled": True}}).one("Ingress")
+    nginx = "nginx.ingress.kubernetes.io"
+    idle = int(Config().server.body_idle_timeout)
+    wanted = {
+        f"{nginx}/proxy-body-size": "0",
+        f"{nginx}/proxy-request-buffering": "off",
+        f"{nginx}/proxy-buffering": "off",
+        f"{nginx}/proxy-read-timeout": str(idle),
+        f"{nginx}/proxy-send-timeout": str(idle),
+    }
+
+    assert wanted.items() <= ingress["metadata"]["annotations"].items()
+
+
+@pytest.mark.parametrize(
+    ("values", "host", "plain"),
+    [
+        ({}, f"{RELEASE}-cacheproxy.default.svc:5000", True),
+        (
+            {"ingress": {"enabled": True, "hosts": ["cache.acme.example"]}},
+            "cache.acme.example",
+            True,
+        ),
+        (_EVERYTHING, "cache.example", False),
+    ],
+    ids=["service", "ingress", "tls"],
+)
+def test_the_notes_tell_builders_what_to_say(
+    newest: Helm, values: dict[str, Any], host: str, plain: bool
+) -> None:
+    """After an installation the line for buildx is shown, and how to speak plain HTTP if needed."""
+    notes = newest.notes(values).partition("NOTES:")[2]
+
+    assert f"--cache-to type=registry,ref={host}/ci/app:cache,mode=max" in notes
+    assert f"--cache-from type=registry,ref={host}/ci/app:cache" in notes
+    assert (f'[registry."{host}"]\n    http = true' in notes) is plain
+
+
+def test_rules_and_dashboard_use_metrics_that_exist(newest: Helm) -> None:
+    """Every metric that an alert or a panel asks for is one that a scrape shows."""
+    rendered = newest.template(_WATCHED)
+    rules = rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]
+    (board,) = (
+        json.loads(one["data"]["cacheproxy.json"])
+        for one in rendered.manifests
+        if one["kind"] == "ConfigMap" and "cacheproxy.json" in one["data"]
+    )
+    panels = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    text = "\n".join([*(rule["expr"] for rule in rules), *panels])
+    used = set(re.findall(r"cacheproxy_\w+", text))
+    exposed = Metrics().exposition()[0].decode()
+    known = set(re.findall(r"^# TYPE (cacheproxy_\w+)", exposed, re.MULTILINE))
+
+    assert {name.removesuffix("_bucket") for name in used} <= known
+    assert len(used) == len(known)  # and none is forgotten
+    assert board["uid"] == "cacheproxy"
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {"${datasource}"}
+
+
+def test_rules_are_about_the_own_release(newest: Helm) -> None:
+    """Alerts look only at the servers that the service monitor of the release has found."""
+    rendered = newest.template(_WATCHED)
+    service = rendered.one("Service")["metadata"]["name"]
+
+    for rule in rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]:
+        selectors = re.findall(r"\{(.*?)\}", rule["expr"])
+        assert selectors
+        assert all(one.startswith(f'job="{service}", namespace="default"') for one in selectors)
+
+
+def test_the_chart_is_of_this_version() -> None:
+    """The image that the chart asks for by default is the one of this code."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+
+    assert chart["appVersion"] == __version__
+
+
+def _other(default: object) -> Any:
+    """A value of the same type that is not the default."""
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int | float):
+        return default + 1
+    assert isinstance(default, str)
+    return f"{default}/other"
+
+
+def _flags(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        f"{section}.{name}": value for section, of in tree.items() for name, value in of.items()
+    }
+
+
+def _value(config: Config, key: str) -> object:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
+def _volume(rendered: Rendered, path: str) -> dict[str, Any]:
+    """The source of the volume that is mounted at `path`."""
+    (mount,) = (one for one in rendered.container["volumeMounts"] if one["mountPath"] == path)
+    (volume,) = (one for one in rendered.pod["volumes"] if one["name"] == mount["name"])
+    return {key: value for key, value in volume.items() if key != "name"}
