@@ -25,7 +25,7 @@ _GOOD_SECONDS: Final = 10
 _ENDED_SECONDS: Final = 2.0 * _GOOD_SECONDS
 """When a request has ended for certain, though clocks differ by some seconds."""
 
-_GROUP: Final = 500
+_GROUP: Final = 200
 _AT_ONCE: Final = 32
 
 Sleep = Callable[[float], Awaitable[None]]
