@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import click
@@ -12,8 +13,8 @@ import click
 from cacheproxy import __version__
 from cacheproxy.cli.options import loaded, with_settings
 from cacheproxy.cli.visiting import place_of
-from cacheproxy.config import Config
-from cacheproxy.listening import address_of, bind
+from cacheproxy.config import Config, file_of
+from cacheproxy.listening import address_of, bind, is_loopback
 from cacheproxy.workers import Workers
 
 
@@ -21,7 +22,10 @@ from cacheproxy.workers import Workers
 @with_settings()
 def serve(file: str | None, **flags: Any) -> None:
     """Serve the registry."""
+    from cacheproxy.security import Security
+
     config = loaded(file, flags)
+    security = Security(config, partial(loaded, file, flags), file or file_of())
     storage = place_of(config)
     with storage.claimed(config.server.workers):
 
@@ -31,7 +35,7 @@ def serve(file: str | None, **flags: Any) -> None:
             from cacheproxy.telemetry import configure_logging, on_terminal
 
             configure_logging(config.log.level, on_terminal())
-            asyncio.run(serve_on(config, storage, listener))
+            asyncio.run(serve_on(config, storage, listener, security))
 
         if config.server.workers == 1:
             with closing(bind(config.server.listen)) as listener:
@@ -43,15 +47,29 @@ def serve(file: str | None, **flags: Any) -> None:
             workers.run()
 
 
+def _warn(config: Config) -> None:
+    """Whoever opens the registry to a network without a lock shall know it."""
+    if config.auth.on or is_loopback(config.server.listen):
+        return
+    told = (
+        f"WARNING: cacheproxy listens on {config.server.listen} WITHOUT ACCESS CONTROL.\n"
+        "WARNING: everybody who reaches it may pull, push and delete everything.\n"
+        "WARNING: set auth.htpasswd_file and auth.rules, or listen on 127.0.0.1 only."
+    )
+    click.secho(told, err=True, fg="red", bold=True)
+
+
 def _greet(address: str, config: Config) -> None:
-    """Tell a person at a terminal what to do next."""
+    """Tell a person at a terminal what to do next, and everybody what is dangerous."""
+    _warn(config)
     if not os.isatty(sys.stdout.fileno()):
         return
+    scheme = "https" if config.server.tls_cert_file else "http"
     host = address.replace("127.0.0.1", "localhost").replace("0.0.0.0", "localhost")
     ref = f"type=registry,ref={host}/ci/app:cache"
     click.echo(
         f"cacheproxy {__version__}\n"
-        f"  listens on   http://{address}\n"
+        f"  listens on   {scheme}://{address}\n"
         f"  stores in    {config.storage.url}\n"
         f"  try          docker buildx build --cache-to {ref},mode=max --cache-from {ref} .\n"
     )
