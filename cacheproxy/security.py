@@ -59,6 +59,9 @@ class Security:
         except (ConfigError, OSError) as error:
             log.error("reload_failed", detail=str(error))
             return
+        except Exception:  # whatever a file holds, the next look must come
+            log.exception("reload_failed")
+            return
         if self._controlled is not None:
             self._controlled.replace(passwords, policy)
         log.info("reloaded", users=len(passwords))
@@ -86,8 +89,6 @@ def _controlled(config: Config) -> ControlledAccess:
     auth = config.auth
     if config.server.workers > 1 and not auth.signing_key_file:
         raise ConfigError("auth.signing_key_file: workers need one, to take each other's tokens")
-    if not auth.signing_key_file and config.storage.url.startswith("s3:"):
-        log.warning("own_signing_key", detail="other replicas do not take the tokens of this one")
     tokens = Tokens(_key(auth), service_of(config), auth.token_seconds, time.time)
     return ControlledAccess(_passwords(auth), access_policy(auth), tokens, time.time)
 

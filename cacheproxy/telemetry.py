@@ -22,6 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from cacheproxy import __version__
 from cacheproxy.access.policy import Action
+from cacheproxy.api.call import Call
 from cacheproxy.api.entrance import Report
 
 # Without them a scrape is half as long, and nobody draws when a series began.
@@ -183,13 +184,18 @@ class RequestLog:
                 user=call.identity.user,
                 action=report.action.value if report.action else None,
                 repository=call.name,
-                reference=call.target or None,
+                reference=_reference(call),
                 digest=report.digest,
                 endpoint=call.endpoint,
                 status=report.status,
                 client=request.remote,
                 trace=headers.get("traceparent", "")[3:35] or None,
             )
+
+
+def _reference(call: Call) -> str | None:
+    """The tag or digest by which it was pushed or deleted; an upload has a session there."""
+    return None if call.endpoint == "end-6" else call.target or None
 
 
 def _is_audited(report: Report) -> bool:

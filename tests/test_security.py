@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cacheproxy.access.policy import Action
 from cacheproxy.app import App
+from cacheproxy.cli.serve import warnings
 from cacheproxy.config import Config, ConfigError, load
 from cacheproxy.errors import Denied, Unauthorized
 from cacheproxy.listening import address_of, bind, is_loopback
@@ -31,6 +32,9 @@ from tests.server import SERVE, Server
 
 _NAME = Repository("ci/app")
 _RULES = "  rules: [{users: [ann], actions: [%s], repositories: ['ci/*']}]\n"
+
+
+_SOME = "[{anonymous: true, actions: [pull], repositories: ['*']}]"
 
 
 class Files:
@@ -119,6 +123,15 @@ async def test_passwords_that_are_broken_or_gone_change_nothing(tmp_path: Path) 
     assert await files.may(Action.PULL)
     files.users.write_text(htpasswd("bob"))
     assert not await files.may(Action.PULL)
+
+
+async def test_whatever_a_file_does_the_next_look_comes(tmp_path: Path) -> None:
+    """Though nobody has thought of it."""
+    files = Files(tmp_path)
+    _replace(files.settings, "[" * 100_000)  # deeper than the parser goes
+    assert await files.may(Action.PULL)
+    files.allow("push")
+    assert await files.may(Action.PUSH)
 
 
 async def test_access_control_is_not_turned_off_by_a_slip(tmp_path: Path) -> None:
@@ -257,9 +270,31 @@ def test_an_open_registry_on_a_network_warns(tmp_path: Path) -> None:
     with _listening(tmp_path, "0.0.0.0:0") as daemon:
         assert daemon.log.count("WARNING") == 3
         assert "WITHOUT ACCESS CONTROL" in daemon.log
-    for flags in (("127.0.0.1:0",), ("0.0.0.0:0", f"--auth-htpasswd-file={tmp_path}/users")):
+    rules = "--auth-rules=[{users: [ann], actions: [pull], repositories: ['*']}]"
+    for flags in (
+        ("127.0.0.1:0",),
+        ("0.0.0.0:0", f"--auth-htpasswd-file={tmp_path}/users", rules),
+    ):
         with _listening(tmp_path, *flags) as daemon:
             assert "WARNING" not in daemon.log
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({}, ""),
+        ({"server.listen": "0.0.0.0:1"}, "WITHOUT ACCESS CONTROL"),
+        ({"server.listen": "0.0.0.0:1", "auth.htpasswd_file": "x"}, "nobody may do anything"),
+        ({"storage.url": "s3://a", "auth.rules": _SOME}, "auth.signing_key_file is not set"),
+        ({"storage.url": "s3://a", "auth.rules": _SOME, "auth.signing_key_file": "x"}, ""),
+        ({"auth.rules": _SOME}, ""),
+    ],
+)
+def test_what_is_more_often_a_mistake_is_told(flags: dict[str, str], says: str) -> None:
+    """Once, at the start; nothing of it keeps the server from starting."""
+    told = list(warnings(load(flags, {"HOME": "/"})))
+    assert bool(told) == bool(says)
+    assert says in " ".join(told)
 
 
 class Ca:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -47,21 +48,23 @@ def serve(file: str | None, **flags: Any) -> None:
             workers.run()
 
 
-def _warn(config: Config) -> None:
-    """Whoever opens the registry to a network without a lock shall know it."""
-    if config.auth.on or is_loopback(config.server.listen):
-        return
-    told = (
-        f"WARNING: cacheproxy listens on {config.server.listen} WITHOUT ACCESS CONTROL.\n"
-        "WARNING: everybody who reaches it may pull, push and delete everything.\n"
-        "WARNING: set auth.htpasswd_file and auth.rules, or listen on 127.0.0.1 only."
-    )
-    click.secho(told, err=True, fg="red", bold=True)
+def warnings(config: Config) -> Iterator[str]:
+    """What can be meant, and is more often a mistake."""
+    auth = config.auth
+    if not auth.on and not is_loopback(config.server.listen):
+        yield f"cacheproxy listens on {config.server.listen} WITHOUT ACCESS CONTROL."
+        yield "Everybody who reaches it may pull, push and delete everything."
+        yield "Set auth.htpasswd_file and auth.rules, or listen on 127.0.0.1 only."
+    if auth.on and not auth.rules:
+        yield "auth.rules is empty: nobody may do anything."
+    if auth.on and not auth.signing_key_file and config.storage.url.startswith("s3:"):
+        yield "auth.signing_key_file is not set: no other replica takes the tokens of this one."
 
 
 def _greet(address: str, config: Config) -> None:
     """Tell a person at a terminal what to do next, and everybody what is dangerous."""
-    _warn(config)
+    for line in warnings(config):
+        click.secho(f"WARNING: {line}", err=True, fg="red", bold=True)
     if not os.isatty(sys.stdout.fileno()):
         return
     scheme = "https" if config.server.tls_cert_file else "http"

@@ -370,7 +370,7 @@ async def test_every_push_and_delete_is_told_for_audits(client: Client) -> None:
         None,
         None,
     ]
-    assert told[3]["reference"] == told[4]["reference"] == "tag"
+    assert [line["reference"] for line in told] == [None, None, "tag", "tag", "tag"]
 
 
 async def test_no_credentials_are_logged(client: Client) -> None:
@@ -440,6 +440,27 @@ async def test_a_wrong_password_buys_no_token(client: Client) -> None:
     for credentials in (basic("runner", "wrong"), basic("nobody"), token, "Bearer x", "x"):
         status, challenge = await _ask(client, "GET", "/token", credentials)
         assert (status, challenge.startswith("Basic realm=")) == (401, True)
+
+
+async def test_docker_logs_in(client: Client) -> None:
+    """A challenge, then a token for no scope at all, then the version check with it."""
+    query = "account=runner&client_id=docker&offline_token=true&service=cacheproxy"
+    headers = {"Authorization": basic("runner")}
+    async with client.get(f"/token?{query}", headers=headers) as answer:
+        told = await answer.json()
+    assert set(told) == {"token", "access_token", "expires_in", "issued_at"}
+    assert _access(told["token"]) == []
+    assert (await _ask(client, "GET", "/v2/", f"Bearer {told['token']}"))[0] == 200
+
+
+async def test_the_largest_token_fits_a_header(client: Client) -> None:
+    """It would be of no use else."""
+    names = [f"{number}" + "x" * 253 for number in range(10, 70)]
+    scope = " ".join(f"repository:{name}:*" for name in names)
+    _, told, _ = await _form(client, username="admin", password=PASSWORD, scope=scope)
+    assert len(_access(told["token"])) == 60
+    path = f"/v2/{names[-1]}/tags/list"
+    assert (await _ask(client, "GET", path, f"Bearer {told['token']}"))[0] == 404
 
 
 @pytest.mark.parametrize(

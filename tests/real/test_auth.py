@@ -12,6 +12,7 @@ from tests.access.doors import PASSWORD, hashed, htpasswd
 from tests.real.base_image import BaseImage
 from tests.real.build import BuildError
 from tests.real.buildkit import BuildKit
+from tests.real.buildx import Buildx
 from tests.real.clients import Buildah, Crane, Skopeo
 from tests.real.home import Home
 from tests.real.process import CommandError
@@ -86,6 +87,20 @@ def test_buildkit_exports_and_imports_with_credentials(
     assert ("POST", "runner") in tokens
     audited = {each["user"] for each in lines if each["event"] == "audit"}
     assert audited == {"admin", "runner"}
+
+
+def test_buildx_exports_and_imports_with_credentials(
+    server: Server, buildx: Buildx, buildkit: BuildKit, context: Path
+) -> None:
+    """As after `docker login`, for a builder elsewhere that has no credentials of its own."""
+    buildx.home.login(server.host, "runner", PASSWORD)
+    image = f"{server.host}/ci/app:image"
+    buildx.build(context, f"--cache-to={_ref(server)},mode=max", f"--tag={image}", "--push")
+    buildkit.prune()
+
+    assert buildx.build(context, f"--cache-from={_ref(server)}").executed == []
+    shown = buildx.home.run("buildx", "imagetools", "inspect", image)
+    assert "linux/" in shown
 
 
 def test_buildkit_without_credentials_builds_on_what_is_open(
