@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from ssl import SSLContext
 from typing import Final
 
 import structlog
 
-from cacheproxy.access.policy import Action, AllowAll, Policy
+from cacheproxy.access.control import Access, OpenAccess
+from cacheproxy.access.policy import Action
 from cacheproxy.api.blobs import BlobsApi
+from cacheproxy.api.challenge import Challenges
 from cacheproxy.api.connection import HttpServer
 from cacheproxy.api.entrance import Entrance, Report
 from cacheproxy.api.health import Health
@@ -22,6 +25,7 @@ from cacheproxy.api.manifests import ManifestsApi
 from cacheproxy.api.ping import ping
 from cacheproxy.api.routes import Noun, Route, Routes
 from cacheproxy.api.streaming import Intake
+from cacheproxy.api.tokens import TokensApi
 from cacheproxy.api.uploads import UploadsApi
 from cacheproxy.collection.budget import Budget
 from cacheproxy.collection.collector import Collector
@@ -35,6 +39,7 @@ from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.registry.uploads import Uploads
 from cacheproxy.rules import cache_rules, policies
+from cacheproxy.security import Security, service_of
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
@@ -51,6 +56,7 @@ _USES_SECONDS: Final = 600.0
 _LAST_USES_SECONDS: Final = 5.0
 _COLLECT_SECONDS: Final = 600.0  # how often it is looked whether that is due
 _COLLECTED_PER_SECOND: Final = 2_500.0  # some 5 % of a processor
+_WATCH_SECONDS: Final = 1.0
 _END_SECONDS: Final = 1.0
 _NOTHING_SECONDS: Final = 0.01
 _BACKLOG: Final = 1024
@@ -59,10 +65,15 @@ _LINGER_SECONDS: Final = 0.5  # after the last use of a connection that a proxy 
 
 
 class App:
-    """One serving process over an open bucket. `policy` decides who may do what."""
+    """One serving process over an open bucket. `access` decides who may do what."""
 
     def __init__(
-        self, config: Config, bucket: Bucket, secret: bytes, policy: Policy | None = None
+        self,
+        config: Config,
+        bucket: Bucket,
+        secret: bytes,
+        access: Access | None = None,
+        tls: SSLContext | None = None,
     ) -> None:
         namespace = Namespace()
         self._bucket = bucket
@@ -70,7 +81,7 @@ class App:
         self._registry = registry = Registry(bucket, namespace, contents, cache_rules(config.cache))
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
         self.uploads = Uploads(bucket, namespace, contents, registry.blobs, tickets)
-        policy = policy or AllowAll()
+        access = access or OpenAccess()
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
         self._metrics = Metrics(shared_metrics())
@@ -78,12 +89,18 @@ class App:
         self.health = Health(bucket.ping, self._metrics.exposition)
         routes = _routes(
             BlobsApi(registry.blobs, idle, config.s3.redirect_bytes),
-            UploadsApi(registry.blobs, self.uploads, policy, config.limits.blob_bytes, intake),
+            UploadsApi(registry.blobs, self.uploads, access, config.limits.blob_bytes, intake),
             ManifestsApi(registry.manifests, config.limits.manifest_bytes, intake),
-            ListingsApi(registry.tags, registry.catalog, registry.referrers),
+            ListingsApi(registry.tags, registry.catalog, registry.referrers, access),
+            TokensApi(access, intake),
         )
         self.entrance = Entrance(
-            routes, policy, self.health, self._metrics.request_began, self._report
+            routes,
+            access,
+            Challenges(config.server.public_url, service_of(config)),
+            self.health,
+            self._metrics.request_began,
+            self._report,
         )
         self._collector = Collector(
             bucket,
@@ -95,6 +112,7 @@ class App:
         )
         self._interval = config.collection.interval_seconds
         self._server = config.server
+        self._tls = tls
         self._limits = config.limits
 
     def _report(self, report: Report) -> None:
@@ -114,7 +132,7 @@ class App:
         )
         await self._registry.condemned.poll()
         await self._registry.hidden.poll()
-        server = await loop.create_server(http, sock=listener, backlog=_BACKLOG)
+        server = await loop.create_server(http, sock=listener, backlog=_BACKLOG, ssl=self._tls)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
             yield
@@ -198,17 +216,20 @@ async def _every(
         await asyncio.sleep(seconds)
 
 
-async def run(config: Config, storage: Place, listener: socket.socket) -> None:
+async def run(config: Config, storage: Place, listener: socket.socket, security: Security) -> None:
     """Serve until SIGTERM or SIGINT."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, ended.set)
     async with storage.opened() as bucket:
-        app = App(config, bucket, await load_secret(bucket))
+        secret = await load_secret(bucket)
+        app = App(config, bucket, secret, security.access, security.tls)
         async with app.serving(listener):
             log.info("serving", listen=address_of(listener), storage=config.storage.url)
+            watch = asyncio.create_task(_every(_WATCH_SECONDS, security.look))
             await ended.wait()
+            watch.cancel()
     log.info("ended")
 
 
@@ -221,7 +242,11 @@ def _contents(config: Config, bucket: Bucket) -> Contents:
 
 
 def _routes(
-    blobs: BlobsApi, uploads: UploadsApi, manifests: ManifestsApi, listings: ListingsApi
+    blobs: BlobsApi,
+    uploads: UploadsApi,
+    manifests: ManifestsApi,
+    listings: ListingsApi,
+    tokens: TokensApi,
 ) -> Routes:
     pull, push, delete = Action.PULL, Action.PUSH, Action.DELETE
     return {
@@ -247,4 +272,8 @@ def _routes(
         },
         Noun.TAGS: {"GET": Route("end-8", pull, listings.tags)},
         Noun.REFERRERS: {"GET": Route("end-12", pull, listings.referrers)},
+        Noun.TOKEN: {
+            "GET": Route("token", None, tokens.get),
+            "POST": Route("token", None, tokens.post),
+        },
     }

@@ -29,6 +29,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 SecondsOrNone = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+TokenSeconds = Annotated[int, msgspec.Meta(ge=60, le=86400)]
 Sources = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -60,6 +61,40 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds after which an idle connection is closed; more than BuildKit's 120."""
     drain_timeout: Seconds = 300.0
     """Seconds that running requests are given to end after SIGTERM."""
+    public_url: str = ""
+    """Where clients reach this registry, if not by what they call it: `https://cache.example`."""
+    tls_cert_file: str = ""
+    """Certificate and chain (PEM) to serve by TLS with; a new one is taken up within seconds."""
+    tls_key_file: str = ""
+    """The private key of the certificate, by default in the same file."""
+
+
+class AccessRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is allowed, to whom, and where."""
+
+    actions: tuple[Literal["pull", "push", "delete", "metrics"], ...]
+    repositories: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    anonymous: bool = False
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    htpasswd_file: str = ""
+    """Users and passwords, by `htpasswd -B`; with it, or with rules, the rest is denied."""
+    rules: tuple[AccessRule, ...] = ()
+    """Who may do what: `[{groups: [ci], actions: [pull, push], repositories: ["ci/*"]}]`."""
+    groups: dict[str, tuple[str, ...]] = {}
+    """The users in each group: `{ci: [runner1, runner2]}`."""
+    signing_key_file: str = ""
+    """The key of tokens (PEM; P-256 or Ed25519), by default one that ends with the process."""
+    token_seconds: TokenSeconds = 300
+    """How long a token is good for."""
+
+    @property
+    def on(self) -> bool:
+        """Whether access is controlled at all."""
+        return bool(self.htpasswd_file or self.rules)
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -176,6 +211,7 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = msgspec.field(default_factory=Server)
+    auth: Auth = msgspec.field(default_factory=Auth)
     storage: Storage = msgspec.field(default_factory=Storage)
     s3: S3 = msgspec.field(default_factory=S3)
     tier: Tier = msgspec.field(default_factory=Tier)
@@ -218,7 +254,10 @@ def settings() -> Iterator[Setting]:
     for section, kind in get_type_hints(Config).items():
         help_of = _field_docs(kind)
         for field in msgspec.structs.fields(kind):
-            yield Setting(section, field.name, field.default, help_of[field.name])
+            default = field.default
+            if default is msgspec.NODEFAULT:
+                default = field.default_factory()
+            yield Setting(section, field.name, default, help_of[field.name])
 
 
 def load(
@@ -231,7 +270,7 @@ def load(
     """
     if environment is None:
         environment = os.environ
-    file = file or environment.get(PREFIX + "CONFIG")
+    file = file or file_of(environment)
     tree: dict[str, dict[str, Any]] = {}
     for key, value in (*_from_file(file), *_from_environment(environment), *flags.items()):
         section, _, name = key.partition(".")
@@ -243,13 +282,18 @@ def load(
     return _with_folders(config, environment)
 
 
+def file_of(environment: Mapping[str, str] | None = None) -> str | None:
+    """The YAML file that the environment names."""
+    return (os.environ if environment is None else environment).get(PREFIX + "CONFIG")
+
+
 def _unfolded(value: Any) -> Any:
-    """A list that a flag or variable gives is written as in a file."""
-    if isinstance(value, str) and value.startswith("["):
+    """A list or table that a flag or variable gives is written as in a file."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
         try:
             return yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{value!r} is no list: {error}") from None
+            raise ConfigError(f"{value!r} is neither list nor table: {error}") from None
     return value
 
 

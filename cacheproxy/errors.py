@@ -112,7 +112,13 @@ class SizeInvalid(RegistryError):
 
 
 class Unauthorized(RegistryError):
+    """Other credentials may help; `problem` is RFC 6750's word for what is wrong with these."""
+
     code = ErrorCode.UNAUTHORIZED
+
+    def __init__(self, detail: str = "", problem: str = "") -> None:
+        super().__init__(detail)
+        self.problem = problem
 
 
 class Denied(RegistryError):

@@ -1,5 +1,6 @@
 """The socket that the server listens on."""
 
+import ipaddress
 import socket
 
 
@@ -31,6 +32,15 @@ def bind(listen: str, *, shared: bool = False) -> socket.socket:
             listener.close()
         raise PortTaken(f"server.listen: cannot listen on {listen}: {error.strerror}") from None
     return listener
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine reaches `host:port`."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def address_of(listener: socket.socket) -> str:

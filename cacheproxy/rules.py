@@ -4,8 +4,18 @@ from typing import TypeVar
 
 import msgspec
 
+from cacheproxy.access.policy import Action, Rule
+from cacheproxy.access.policy import Policy as AccessPolicy
 from cacheproxy.collection.retention import Policies, Policy
-from cacheproxy.config import Cache, CacheRule, Retention, RetentionRule
+from cacheproxy.config import (
+    AccessRule,
+    Auth,
+    Cache,
+    CacheRule,
+    ConfigError,
+    Retention,
+    RetentionRule,
+)
 from cacheproxy.oci.reference import Pattern
 from cacheproxy.registry.registry import CacheRules
 from cacheproxy.registry.sources import Window, Windows
@@ -35,6 +45,33 @@ def policies(settings: Retention) -> Policies:
             (Pattern(rule.repositories), _policy(_overridden(settings, rule)))
             for rule in settings.rules
         ],
+    )
+
+
+def access_policy(settings: Auth) -> AccessPolicy:
+    """Who may do what. Raises ConfigError: a rule means nothing."""
+    rules = [_rule(number, rule, settings) for number, rule in enumerate(settings.rules, 1)]
+    return AccessPolicy(rules, settings.groups)
+
+
+def _rule(number: int, rule: AccessRule, settings: Auth) -> Rule:
+    def wrong(problem: str) -> ConfigError:
+        return ConfigError(f"auth.rules: rule {number} {problem}")
+
+    if not (rule.users or rule.groups or rule.anonymous):
+        raise wrong("is for nobody: it has neither users nor groups nor `anonymous: true`")
+    if unknown := [group for group in rule.groups if group not in settings.groups]:
+        raise wrong(f"names the group {unknown[0]}, which is not in auth.groups")
+    if not rule.actions:
+        raise wrong("has no actions")
+    if not rule.repositories and set(rule.actions) != {"metrics"}:
+        raise wrong('has no repositories; all of them are `["*"]`')
+    return Rule(
+        frozenset(map(Action, rule.actions)),
+        tuple(map(Pattern, rule.repositories)),
+        frozenset(rule.users),
+        rule.groups,
+        rule.anonymous,
     )
 
 

@@ -21,6 +21,8 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cacheproxy import __version__
+from cacheproxy.access.policy import Action
+from cacheproxy.api.call import Call
 from cacheproxy.api.entrance import Report
 
 # Without them a scrape is half as long, and nobody draws when a series began.
@@ -29,6 +31,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotati
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+# Steps of an upload, which stores a blob when it ends.
+_STEPS: Final = frozenset({"end-4a", "end-5", "end-13", "end-14"})
 
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 
@@ -147,7 +152,8 @@ class Metrics:
 class RequestLog:
     """Writes the one line of each request. Made after `configure_logging`, whose logger it keeps.
 
-    No header but the ones below, and never a query, is logged.
+    No header but the ones below, and never a query, is logged. What was pushed or deleted, and who
+    was refused that, is told in a line of its own, for audits.
     """
 
     def __init__(self) -> None:
@@ -166,11 +172,39 @@ class RequestLog:
             first_byte=report.first_byte_seconds,
             received=call.received,
             sent=call.sent,
+            user=call.identity.user,
             client=request.remote,
             agent=headers.get("User-Agent"),
             trace=headers.get("traceparent", "")[3:35] or None,
             error=report.error,
         )
+        if _is_audited(report):
+            self._log.info(
+                "audit",
+                user=call.identity.user,
+                action=report.action.value if report.action else None,
+                repository=call.name,
+                reference=_reference(call),
+                digest=report.digest,
+                endpoint=call.endpoint,
+                status=report.status,
+                client=request.remote,
+                trace=headers.get("traceparent", "")[3:35] or None,
+            )
+
+
+def _reference(call: Call) -> str | None:
+    """The tag or digest by which it was pushed or deleted; an upload has a session there."""
+    return None if call.endpoint == "end-6" else call.target or None
+
+
+def _is_audited(report: Report) -> bool:
+    """Whether something was stored or deleted by this, or whoever wanted to was refused it."""
+    if report.action not in (Action.PUSH, Action.DELETE):
+        return False
+    if report.status == 403:
+        return True
+    return report.status < 300 and report.call.endpoint not in _STEPS
 
 
 def configure_logging(level: str, terminal: bool) -> None:

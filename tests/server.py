@@ -12,7 +12,7 @@ from typing import Protocol
 
 import aiohttp
 
-from cacheproxy.access.policy import Policy
+from cacheproxy.access.control import Access
 from cacheproxy.app import App
 from cacheproxy.config import load
 from cacheproxy.listening import address_of, bind
@@ -102,7 +102,7 @@ def on_s3(folder: Path, s3: S3, prefix: str) -> tuple[dict[str, str], tuple[str,
 
 @asynccontextmanager
 async def serving(
-    data: Path, policy: Policy | None = None, bucket: Bucket | None = None, **settings: object
+    data: Path, access: Access | None = None, bucket: Bucket | None = None, **settings: object
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A client session against an `App` in this process, whose `settings` are named
     `server__listen` and so on. Without a bucket, the folder `data` is one; with one, the tier is
@@ -111,7 +111,7 @@ async def serving(
     config = load(flags, {"HOME": str(data), "XDG_CACHE_HOME": str(data)})
     data.mkdir(exist_ok=True)
     bucket = bucket or FolderBucket(str(data))
-    app = App(config, bucket, await load_secret(bucket), policy)
+    app = App(config, bucket, await load_secret(bucket), access)
     with bind("127.0.0.1:0") as listener:
         base = f"http://{address_of(listener)}"
         async with (

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from cacheproxy.access.identity import NOBODY, Identity
 from cacheproxy.errors import RequestInvalid
 from cacheproxy.oci.reference import Repository
 
@@ -14,13 +15,14 @@ class Call:
     """A request with the parts of its path, and what is learned of it on the way.
 
     `target` is the last part: a digest, tag or session, as text that nobody has checked.
-    `received` and `sent` count the bytes of bodies.
+    `received` and `sent` count the bytes of bodies. `identity` is who sent it, once that is known.
     """
 
     request: web.BaseRequest
     endpoint: str
     name: Repository | None
     target: str
+    identity: Identity = NOBODY
     received: int = 0
     sent: int = 0
     first_byte: float = 0.0

@@ -8,13 +8,15 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from cacheproxy.access.policy import Action, Policy
+from cacheproxy.access.control import Access
+from cacheproxy.access.policy import Action
 from cacheproxy.api.call import Call
+from cacheproxy.api.challenge import Challenges
 from cacheproxy.api.errors import render, render_unknown
-from cacheproxy.api.health import Health
+from cacheproxy.api.health import Answer, Health
 from cacheproxy.api.routes import Route, Routes, find
 from cacheproxy.api.streaming import ClientGone
-from cacheproxy.errors import RegistryError
+from cacheproxy.errors import RegistryError, Unauthorized
 
 log = structlog.get_logger()
 
@@ -26,10 +28,13 @@ class Report:
     """What became of a request. Times are in seconds; `error` is for the log.
 
     `endpoint` is the one that was told when the request began; the call's may be more exact.
+    `digest` is of what was stored or found, where that was told.
     """
 
     call: Call
     endpoint: str
+    action: Action | None
+    digest: str | None
     status: int
     seconds: float
     first_byte_seconds: float
@@ -40,31 +45,34 @@ class Entrance:
     def __init__(
         self,
         routes: Routes,
-        policy: Policy,
+        access: Access,
+        challenges: Challenges,
         health: Health,
         began: Callable[[str], None],
         ended: Callable[[Report], None],
     ) -> None:
         self._routes = routes
-        self._policy = policy
+        self._access = access
+        self._challenges = challenges
         self._health = health
         self._began = began
         self._ended = ended
         self.in_flight = 0
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if answer := self._health.answers(request.raw_path):
-            return await answer()
+        if found := self._health.answers(request.raw_path):
+            return await self._tell(request, *found)
         started = perf_counter()
         route, call = self._understand(request)
         endpoint = call.endpoint
         self._began(endpoint)
         self.in_flight += 1
-        status, error = CLIENT_GONE, None
+        status, error, digest = CLIENT_GONE, None, None
         try:
             response, error = await self._answer(route, call)
             await _send(call, response)
             status = response.status
+            digest = response.headers.get("Docker-Content-Digest")
             return response
         except (ClientGone, ConnectionError):
             return _break(request)
@@ -72,7 +80,24 @@ class Entrance:
             self.in_flight -= 1
             now = perf_counter()
             first_byte = (call.first_byte or now) - started
-            self._ended(Report(call, endpoint, status, now - started, first_byte, error))
+            action, seconds = route.action, now - started
+            report = Report(call, endpoint, action, digest, status, seconds, first_byte, error)
+            self._ended(report)
+
+    async def _tell(
+        self, request: web.BaseRequest, answer: Answer, action: Action | None
+    ) -> web.StreamResponse:
+        """Answer an operator."""
+        try:
+            if action is not None:
+                identity = await self._access.identify(request.headers.get("Authorization"))
+                self._access.authorize(identity, action, None)
+        except RegistryError as error:
+            response = render(error)
+            if isinstance(error, Unauthorized):
+                self._challenges.ask_for_password(response)
+            return response
+        return await answer()
 
     def _understand(self, request: web.BaseRequest) -> tuple[Route, Call]:
         try:
@@ -83,13 +108,17 @@ class Entrance:
     async def _answer(self, route: Route, call: Call) -> tuple[web.StreamResponse, str | None]:
         """The answer, and what went wrong in words for the log."""
         try:
-            credentials = call.request.headers.get("Authorization")
-            await self._policy.authorize(credentials, route.action, call.name)
+            if route.action is not None:
+                credentials = call.request.headers.get("Authorization")
+                call.identity = await self._access.identify(credentials)
+                self._access.authorize(call.identity, route.action, call.name)
             return await route.handler(call), None
         except RegistryError as error:
             if error.__cause__ is not None:
                 log.error("request_failed", endpoint=call.endpoint, exc_info=error)
             response, told = render(error), f"{error.code.name}: {error.detail}"
+            if isinstance(error, Unauthorized):
+                self._challenges.ask(response, call, route.action, error.problem)
         except (ClientGone, ConnectionError):
             raise
         except Exception as error:

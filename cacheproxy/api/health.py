@@ -6,10 +6,13 @@ from typing import Final
 
 from aiohttp import web
 
+from cacheproxy.access.policy import Action
 from cacheproxy.errors import RegistryError
 from cacheproxy.storage.blocking import in_thread
 
 _PING_SECONDS: Final = 5.0
+
+Answer = Callable[[], Awaitable[web.Response]]
 
 
 class Health:
@@ -23,13 +26,14 @@ class Health:
         self._exposition = exposition
         self._trouble: str | None = None
         self._asked = float("-inf")
-        self._answers = {
-            "/healthz": self.healthz,
-            "/readyz": self.readyz,
-            "/metrics": self.metrics,
+        self._answers: dict[str, tuple[Answer, Action | None]] = {
+            "/healthz": (self.healthz, None),
+            "/readyz": (self.readyz, None),
+            "/metrics": (self.metrics, Action.METRICS),
         }
 
-    def answers(self, path: str) -> Callable[[], Awaitable[web.Response]] | None:
+    def answers(self, path: str) -> tuple[Answer, Action | None] | None:
+        """What answers a path, if anything here does, and what must be allowed to ask it."""
         return self._answers.get(path)
 
     async def healthz(self) -> web.Response:

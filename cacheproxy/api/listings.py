@@ -8,10 +8,12 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
+from cacheproxy.access.control import Access
 from cacheproxy.api.call import Call
 from cacheproxy.errors import NameUnknown, RequestInvalid
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.manifest import OCI_INDEX
+from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.catalog import Catalog
 from cacheproxy.registry.referrers import Referrers
 from cacheproxy.registry.tags import Tags
@@ -24,10 +26,11 @@ _REFERRERS_BYTES: Final = (4 << 20) - 1024
 
 
 class ListingsApi:
-    def __init__(self, tags: Tags, catalog: Catalog, referrers: Referrers) -> None:
+    def __init__(self, tags: Tags, catalog: Catalog, referrers: Referrers, access: Access) -> None:
         self._tags = tags
         self._catalog = catalog
         self._referrers = referrers
+        self._access = access
 
     async def tags(self, call: Call) -> web.StreamResponse:
         repository = call.repository
@@ -38,8 +41,13 @@ class ListingsApi:
         return _json({"name": repository, "tags": names}, headers)
 
     async def catalog(self, call: Call) -> web.StreamResponse:
-        names, headers = await _page(call, self._catalog.list(call.one("last") or ""))
+        names, headers = await _page(call, self._visible(call))
         return _json({"repositories": names}, headers)
+
+    async def _visible(self, call: Call) -> AsyncIterator[str]:
+        async for name in self._catalog.list(call.one("last") or ""):
+            if self._access.visible(call.identity, Repository(name)):
+                yield name
 
     async def referrers(self, call: Call) -> web.StreamResponse:
         """An index of the referrers: never 404, and of exactly its media type, as clients ask."""

@@ -30,14 +30,18 @@ class Noun(Enum):
     MANIFEST = "/v2/<name>/manifests/<reference>"
     TAGS = "/v2/<name>/tags/list"
     REFERRERS = "/v2/<name>/referrers/<digest>"
+    TOKEN = "/token"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`endpoint` is the spec's number of it, and the label of its metrics."""
+    """`endpoint` is the spec's number of it, and the label of its metrics.
+
+    `action` is what must be allowed to whoever asks; None where the handler itself finds out.
+    """
 
     endpoint: str
-    action: Action
+    action: Action | None
     handler: Handler
 
 
@@ -58,6 +62,8 @@ def parse_path(path: str) -> tuple[Noun, str, str]:
         return Noun.BASE, "", ""
     if path == "/v2/_catalog":
         return Noun.CATALOG, "", ""
+    if path == "/token":
+        return Noun.TOKEN, "", ""
     if not path.startswith("/v2/"):
         raise EndpointUnknown("the API is found under /v2/")
     if "%" in path:

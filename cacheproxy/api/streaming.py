@@ -150,7 +150,7 @@ async def _copy(call: Call, file: LocalFile, part: ByteRange, idle_timeout: floa
             raise ClientGone
         try:
             async with asyncio.timeout(idle_timeout):
-                sent = await _send(transport, file, start, count)
+                sent = await _send(call, transport, file, start, count)
         except (ConnectionError, TimeoutError, asyncio.SendfileNotAvailableError) as error:
             raise ClientGone from error
         call.sent += sent
@@ -159,8 +159,14 @@ async def _copy(call: Call, file: LocalFile, part: ByteRange, idle_timeout: floa
             raise Unavailable("the file is shorter than it was")
 
 
-async def _send(transport: asyncio.Transport, file: LocalFile, start: int, count: int) -> int:
+async def _send(
+    call: Call, transport: asyncio.Transport, file: LocalFile, start: int, count: int
+) -> int:
     """Send a window of a file; fewer than `count` bytes only if it ends there."""
+    if transport.get_extra_info("sslcontext"):  # the kernel cannot; asyncio would do 16 KiB a time
+        data = file.read_at(start, count)
+        await call.request.writer.write(data)
+        return len(data)
     if (sent := _send_at_once(transport, file, start, count)) == count:
         await asyncio.sleep(0)  # a client that takes everything at once is not the only one
         return sent
@@ -170,7 +176,7 @@ async def _send(transport: asyncio.Transport, file: LocalFile, start: int, count
 
 def _send_at_once(transport: asyncio.Transport, file: LocalFile, start: int, count: int) -> int:
     """What the socket takes at once, without the turn that the loop's own way costs."""
-    if transport.get_write_buffer_size() or transport.get_extra_info("sslcontext"):
+    if transport.get_write_buffer_size():
         return 0
     try:
         return os.sendfile(transport.get_extra_info("socket").fileno(), file.fd, start, count)

@@ -2,10 +2,11 @@
 
 from aiohttp import web
 
-from cacheproxy.access.policy import Action, Policy
+from cacheproxy.access.control import Access
+from cacheproxy.access.policy import Action
 from cacheproxy.api.call import Call
 from cacheproxy.api.streaming import Intake, RequestBody
-from cacheproxy.errors import DigestInvalid
+from cacheproxy.errors import Denied, DigestInvalid, Unauthorized
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange, parse_chunk_range
 from cacheproxy.oci.reference import Repository
@@ -15,11 +16,11 @@ from cacheproxy.registry.uploads import Uploads
 
 class UploadsApi:
     def __init__(
-        self, blobs: Blobs, uploads: Uploads, policy: Policy, blob_bytes: int, intake: Intake
+        self, blobs: Blobs, uploads: Uploads, access: Access, blob_bytes: int, intake: Intake
     ) -> None:
         self._blobs = blobs
         self._uploads = uploads
-        self._policy = policy
+        self._access = access
         self._blob_bytes = blob_bytes
         self._intake = intake
 
@@ -63,11 +64,15 @@ class UploadsApi:
         return web.Response(status=204)
 
     async def _mount(self, call: Call, digest: Digest) -> bool:
+        """Where the source may not be pulled from there is nothing to mount, as where it is absent:
+        the client uploads. BuildKit would end its build at a refusal."""
         text = call.one("from")
         source = Repository.parse(text) if text else None
         if source is not None:
-            credentials = call.request.headers.get("Authorization")
-            await self._policy.authorize(credentials, Action.PULL, source)
+            try:
+                self._access.authorize(call.identity, Action.PULL, source)
+            except (Denied, Unauthorized):
+                return False
         return await self._blobs.mount(call.repository, digest, source)
 
     def _body(self, call: Call) -> RequestBody:

@@ -23,6 +23,9 @@ def show(file: str | None, **flags: Any) -> None:
 @config.command()
 @with_settings()
 def check(file: str | None, **flags: Any) -> None:
-    """Say whether the settings can be used."""
-    loaded(file, flags)
+    """Say whether the settings can be used, and the files that they name."""
+    from cacheproxy.security import Security
+
+    settings = loaded(file, flags)
+    Security(settings, lambda: settings, None)
     click.echo("the settings are valid")

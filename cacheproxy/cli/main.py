@@ -7,6 +7,7 @@ from cacheproxy.cli.cache import cache
 from cacheproxy.cli.config import config
 from cacheproxy.cli.fsck import fsck
 from cacheproxy.cli.gc import gc
+from cacheproxy.cli.policy import policy
 from cacheproxy.cli.serve import serve
 from cacheproxy.cli.stats import stats
 from cacheproxy.config import ConfigError
@@ -21,7 +22,7 @@ def cli() -> None:
     """The registry that understands BuildKit caches."""
 
 
-for command in (serve, config, cache, gc, fsck, stats):
+for command in (serve, config, policy, cache, gc, fsck, stats):
     cli.add_command(command)
 
 

@@ -4,7 +4,9 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import click
@@ -12,8 +14,8 @@ import click
 from cacheproxy import __version__
 from cacheproxy.cli.options import loaded, with_settings
 from cacheproxy.cli.visiting import place_of
-from cacheproxy.config import Config
-from cacheproxy.listening import address_of, bind
+from cacheproxy.config import Config, file_of
+from cacheproxy.listening import address_of, bind, is_loopback
 from cacheproxy.workers import Workers
 
 
@@ -21,7 +23,10 @@ from cacheproxy.workers import Workers
 @with_settings()
 def serve(file: str | None, **flags: Any) -> None:
     """Serve the registry."""
+    from cacheproxy.security import Security
+
     config = loaded(file, flags)
+    security = Security(config, partial(loaded, file, flags), file or file_of())
     storage = place_of(config)
     with storage.claimed(config.server.workers):
 
@@ -31,7 +36,7 @@ def serve(file: str | None, **flags: Any) -> None:
             from cacheproxy.telemetry import configure_logging, on_terminal
 
             configure_logging(config.log.level, on_terminal())
-            asyncio.run(serve_on(config, storage, listener))
+            asyncio.run(serve_on(config, storage, listener, security))
 
         if config.server.workers == 1:
             with closing(bind(config.server.listen)) as listener:
@@ -43,15 +48,31 @@ def serve(file: str | None, **flags: Any) -> None:
             workers.run()
 
 
+def warnings(config: Config) -> Iterator[str]:
+    """What can be meant, and is more often a mistake."""
+    auth = config.auth
+    if not auth.on and not is_loopback(config.server.listen):
+        yield f"cacheproxy listens on {config.server.listen} WITHOUT ACCESS CONTROL."
+        yield "Everybody who reaches it may pull, push and delete everything."
+        yield "Set auth.htpasswd_file and auth.rules, or listen on 127.0.0.1 only."
+    if auth.on and not auth.rules:
+        yield "auth.rules is empty: nobody may do anything."
+    if auth.on and not auth.signing_key_file and config.storage.url.startswith("s3:"):
+        yield "auth.signing_key_file is not set: no other replica takes the tokens of this one."
+
+
 def _greet(address: str, config: Config) -> None:
-    """Tell a person at a terminal what to do next."""
+    """Tell a person at a terminal what to do next, and everybody what is dangerous."""
+    for line in warnings(config):
+        click.secho(f"WARNING: {line}", err=True, fg="red", bold=True)
     if not os.isatty(sys.stdout.fileno()):
         return
+    scheme = "https" if config.server.tls_cert_file else "http"
     host = address.replace("127.0.0.1", "localhost").replace("0.0.0.0", "localhost")
     ref = f"type=registry,ref={host}/ci/app:cache"
     click.echo(
         f"cacheproxy {__version__}\n"
-        f"  listens on   http://{address}\n"
+        f"  listens on   {scheme}://{address}\n"
         f"  stores in    {config.storage.url}\n"
         f"  try          docker buildx build --cache-to {ref},mode=max --cache-from {ref} .\n"
     )

@@ -31,9 +31,9 @@ async def test_a_server_that_works_says_so(client: Client, path: str, said: str)
         assert (answer.status, await answer.text()) == (200, said)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 async def test_health_needs_no_access(tmp_path: Path, path: str) -> None:
-    """Probes and scrapers have no credentials."""
+    """Probes have no credentials."""
     async with serving(tmp_path / "data", Refusing(Denied())) as client, client.get(path) as answer:
         assert answer.status == 200
 

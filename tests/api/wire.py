@@ -71,6 +71,7 @@ METHODS = {
     "/v2/ci/app/manifests/tag": {"GET", "HEAD", "PUT", "DELETE"},
     "/v2/ci/app/tags/list": {"GET"},
     f"/v2/ci/app/referrers/{digest(b'x')}": {"GET"},
+    "/token": {"GET", "POST"},
 }
 
 

@@ -41,6 +41,10 @@ class Home:
         secret = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._logins.write_text(json.dumps({"auths": {host: {"auth": secret}}}))
 
+    def logout(self) -> None:
+        """Take all credentials from the programs."""
+        self._logins.write_text("{}")
+
     def run(self, binary: str, *arguments: str, seconds: float = 120) -> str:
         """Run a program and return its standard output; raise `CommandError` when it fails."""
         command = (str(require(binary)), *arguments)
