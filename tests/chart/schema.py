@@ -52,6 +52,8 @@ def _schema(kind: msgspec.inspect.Type) -> dict[str, Any]:
             return {"enum": list(kind.values)}
         case msgspec.inspect.VarTupleType():
             return {"type": "array", "items": _schema(kind.item_type)}
+        case msgspec.inspect.DictType():
+            return {"type": "object", "additionalProperties": _schema(kind.value_type)}
         case msgspec.inspect.UnionType():  # with none, for what a rule leaves as it is
             (known,) = (one for one in kind.types if type(one) is not msgspec.inspect.NoneType)
             return _schema(known)
