@@ -57,6 +57,8 @@ class ManifestStore:
             Unavailable: what is stored is another content.
         """
         key = self._namespace.manifest(repository, digest)
+        if self._condemned.nothing and (recent := self._recent.get(key)) is not None:
+            return recent
         doomed: frozenset[str] = frozenset()
         while True:
             changes = self._condemned.changes
