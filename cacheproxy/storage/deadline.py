@@ -16,7 +16,4 @@ class Deadline:
         self._spans = [(clock, now := clock(), now + seconds) for clock in clocks]
 
     def is_over(self) -> bool:
-        for clock, begin, end in self._spans:
-            if not begin <= clock() < end:
-                return True
-        return False
+        return not all(begin <= clock() < end for clock, begin, end in self._spans)

@@ -44,10 +44,9 @@ def _schema(kind: msgspec.inspect.Type) -> dict[str, Any]:
             return {"type": "boolean"}
         case msgspec.inspect.StrType():
             return {"type": "string"}
-        case msgspec.inspect.IntType():
-            return {"type": "integer", **_bounds(kind)}
-        case msgspec.inspect.FloatType():
-            return {"type": "number", **_bounds(kind)}
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            name = "integer" if isinstance(kind, msgspec.inspect.IntType) else "number"
+            return {"type": name, **_bounds(kind)}
         case msgspec.inspect.LiteralType():
             return {"enum": list(kind.values)}
         case msgspec.inspect.VarTupleType():
