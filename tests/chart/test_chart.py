@@ -92,14 +92,8 @@ _OTHER: Final = {
 """Values that are not the default, where not just any will do."""
 
 
-@pytest.fixture(params=["helm", "helm3"])
-def helm(request: pytest.FixtureRequest, tmp_path: Path) -> Helm:
-    """Each version of Helm that is in use."""
-    return Helm(tmp_path / "helm", request.param)
-
-
 @pytest.fixture
-def newest(tmp_path: Path) -> Helm:
+def helm(tmp_path: Path) -> Helm:
     return Helm(tmp_path / "helm", "helm")
 
 
@@ -119,23 +113,23 @@ def test_the_chart_has_no_fault(helm: Helm, values: dict[str, Any]) -> None:
 
 @_EACH
 def test_what_is_rendered_is_valid(
-    newest: Helm, kubeconform: Kubeconform, values: dict[str, Any]
+    helm: Helm, kubeconform: Kubeconform, values: dict[str, Any]
 ) -> None:
     """Every manifest is what Kubernetes takes, and has no field that it does not know."""
-    kubeconform.check(newest.template(values).text)
+    kubeconform.check(helm.template(values).text)
 
 
 @_EACH
-def test_helm_3_renders_the_same(tmp_path: Path, newest: Helm, values: dict[str, Any]) -> None:
+def test_helm_3_renders_the_same(tmp_path: Path, helm: Helm, values: dict[str, Any]) -> None:
     """Both versions of Helm that are in use make the same manifests."""
     older = Helm(tmp_path / "helm3", "helm3")
 
-    assert older.template(values).manifests == newest.template(values).manifests
+    assert older.template(values).manifests == helm.template(values).manifests
 
 
-def test_a_field_that_is_not_known_is_found(newest: Helm, kubeconform: Kubeconform) -> None:
+def test_a_field_that_is_not_known_is_found(helm: Helm, kubeconform: Kubeconform) -> None:
     """The check would find a fault, and a kind that it knows nothing about."""
-    text = newest.template({}).text
+    text = helm.template({}).text
 
     with pytest.raises(CommandError, match="additional properties 'lifecycl' not allowed"):
         kubeconform.check(text.replace("lifecycle:", "lifecycl:"))
@@ -143,14 +137,14 @@ def test_a_field_that_is_not_known_is_found(newest: Helm, kubeconform: Kubeconfo
         kubeconform.check(text.replace("kind: Deployment", "kind: Deploymint"))
 
 
-def test_every_setting_is_reached_by_values(newest: Helm, tmp_path: Path) -> None:
+def test_every_setting_is_reached_by_values(helm: Helm, tmp_path: Path) -> None:
     """Each setting, given another value than its default, is in the file that the server reads."""
     tree: dict[str, dict[str, Any]] = {}
     for setting in settings():
         value = _OTHER.get(setting.key) or _other(setting.default)
         tree.setdefault(setting.section, {})[setting.name] = value
     file = tmp_path / "cacheproxy.yaml"
-    file.write_text(newest.template({"config": tree}).settings)
+    file.write_text(helm.template({"config": tree}).settings)
 
     config = load({}, {}, str(file))
 
@@ -159,10 +153,10 @@ def test_every_setting_is_reached_by_values(newest: Helm, tmp_path: Path) -> Non
         assert _value(config, setting.key) != setting.default, setting.key
 
 
-def test_the_defaults_are_settings_that_a_server_takes(newest: Helm, tmp_path: Path) -> None:
+def test_the_defaults_are_settings_that_a_server_takes(helm: Helm, tmp_path: Path) -> None:
     """With no values the server stores on the volume, and can be reached from outside its pod."""
     file = tmp_path / "cacheproxy.yaml"
-    file.write_text(newest.template({}).settings)
+    file.write_text(helm.template({}).settings)
 
     config = load({}, {}, str(file))
 
@@ -210,10 +204,10 @@ def test_values_that_cannot_work_are_refused(helm: Helm, values: dict[str, Any],
 
 @pytest.mark.parametrize("values", [{}, _WEAK], ids=["folder", "weak bucket"])
 def test_storage_that_cannot_be_shared_has_one_server_at_a_time(
-    newest: Helm, values: dict[str, Any]
+    helm: Helm, values: dict[str, Any]
 ) -> None:
     """The old server ends before the new one starts, and nothing asks for a second one."""
-    rendered = newest.template(values)
+    rendered = helm.template(values)
     deployment = rendered.one("Deployment")["spec"]
 
     assert deployment["strategy"] == {"type": "Recreate"}
@@ -221,9 +215,9 @@ def test_storage_that_cannot_be_shared_has_one_server_at_a_time(
     assert not {"HorizontalPodAutoscaler", "PodDisruptionBudget"} & set(rendered.kinds)
 
 
-def test_a_fleet_rolls_and_is_spread(newest: Helm) -> None:
+def test_a_fleet_rolls_and_is_spread(helm: Helm) -> None:
     """Servers of one bucket are replaced one after the other, and are not all on one node."""
-    rendered = newest.template(_FLEET)
+    rendered = helm.template(_FLEET)
     deployment = rendered.one("Deployment")["spec"]
 
     assert deployment["replicas"] == 3
@@ -233,9 +227,9 @@ def test_a_fleet_rolls_and_is_spread(newest: Helm) -> None:
         assert constraint["labelSelector"] == deployment["selector"]
 
 
-def test_the_autoscaler_alone_says_how_many(newest: Helm) -> None:
+def test_the_autoscaler_alone_says_how_many(helm: Helm) -> None:
     """Where there is an autoscaler, an upgrade of the release does not undo what it did."""
-    rendered = newest.template({"config": _BUCKET, "autoscaling": {"enabled": True}})
+    rendered = helm.template({"config": _BUCKET, "autoscaling": {"enabled": True}})
     autoscaler = rendered.one("HorizontalPodAutoscaler")["spec"]
 
     assert "replicas" not in rendered.one("Deployment")["spec"]
@@ -243,9 +237,9 @@ def test_the_autoscaler_alone_says_how_many(newest: Helm) -> None:
     assert rendered.kinds.count("PodDisruptionBudget") == 1
 
 
-def test_storage_in_a_folder_outlives_the_release(newest: Helm) -> None:
+def test_storage_in_a_folder_outlives_the_release(helm: Helm) -> None:
     """The claim at /data stays when the release is deleted."""
-    rendered = newest.template({})
+    rendered = helm.template({})
     claim = rendered.one("PersistentVolumeClaim")
 
     assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
@@ -254,18 +248,18 @@ def test_storage_in_a_folder_outlives_the_release(newest: Helm) -> None:
     }
 
 
-def test_the_tier_of_a_bucket_is_on_a_disk_of_the_node(newest: Helm) -> None:
+def test_the_tier_of_a_bucket_is_on_a_disk_of_the_node(helm: Helm) -> None:
     """Where the bucket is the state, the volume at /data may vanish with its pod."""
     nvme = {"hostPath": {"path": "/mnt/nvme"}}
 
-    assert _volume(newest.template(_FLEET), "/data") == {"emptyDir": {}}
-    assert _volume(newest.template({**_FLEET, "tierVolume": nvme}), "/data") == nvme
-    assert "PersistentVolumeClaim" not in newest.template(_FLEET).kinds
+    assert _volume(helm.template(_FLEET), "/data") == {"emptyDir": {}}
+    assert _volume(helm.template({**_FLEET, "tierVolume": nvme}), "/data") == nvme
+    assert "PersistentVolumeClaim" not in helm.template(_FLEET).kinds
 
 
-def test_pods_are_restricted(newest: Helm) -> None:
+def test_pods_are_restricted(helm: Helm) -> None:
     """The pods may run where the restricted standard of Kubernetes is enforced."""
-    rendered = newest.template({})
+    rendered = helm.template({})
     pod, container = rendered.pod, rendered.container
 
     assert pod["enableServiceLinks"] is False
@@ -279,19 +273,19 @@ def test_pods_are_restricted(newest: Helm) -> None:
     }
 
 
-def test_the_user_is_the_one_of_the_image(newest: Helm) -> None:
+def test_the_user_is_the_one_of_the_image(helm: Helm) -> None:
     """The pods run as the user whom the Dockerfile names."""
     user = re.search(r"^USER (\d+):(\d+)$", (CHART.parent.parent / "Dockerfile").read_text(), re.M)
-    context = newest.template({}).pod["securityContext"]
+    context = helm.template({}).pod["securityContext"]
 
     assert user is not None
     assert [context["runAsUser"], context["runAsGroup"]] == [int(one) for one in user.groups()]
     assert context["fsGroup"] == context["runAsGroup"]
 
 
-def test_probes_ask_what_the_server_answers(newest: Helm) -> None:
+def test_probes_ask_what_the_server_answers(helm: Helm) -> None:
     """A server whose bucket is away is left out, and not restarted."""
-    container = newest.template({}).container
+    container = helm.template({}).container
     asked = {
         probe: container[f"{probe}Probe"]["httpGet"]["path"]
         for probe in ("startup", "liveness", "readiness")
@@ -300,33 +294,33 @@ def test_probes_ask_what_the_server_answers(newest: Helm) -> None:
     assert asked == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
 
 
-def test_transfers_have_time_to_end(newest: Helm) -> None:
+def test_transfers_have_time_to_end(helm: Helm) -> None:
     """Kubernetes kills a server only after it has had its own time to drain."""
     slow = {"config": {"server": {"drain_timeout": 1800.5}}}
 
-    assert newest.template({}).pod["terminationGracePeriodSeconds"] > 300 + 10
-    assert newest.template(slow).pod["terminationGracePeriodSeconds"] > 1801 + 10
+    assert helm.template({}).pod["terminationGracePeriodSeconds"] > 300 + 10
+    assert helm.template(slow).pod["terminationGracePeriodSeconds"] > 1801 + 10
 
 
-def test_a_changed_setting_restarts_the_servers(newest: Helm) -> None:
+def test_a_changed_setting_restarts_the_servers(helm: Helm) -> None:
     """The settings are read at start, so the pods depend on them."""
-    changed = newest.template({"config": {"cache": {"sources": 1}}})
+    changed = helm.template({"config": {"cache": {"sources": 1}}})
     template = changed.one("Deployment")["spec"]["template"]["metadata"]
 
-    assert template != newest.template({}).one("Deployment")["spec"]["template"]["metadata"]
+    assert template != helm.template({}).one("Deployment")["spec"]["template"]["metadata"]
 
 
-def test_another_port_is_taken_over(newest: Helm) -> None:
+def test_another_port_is_taken_over(helm: Helm) -> None:
     """Probes, service and policies follow the port that the server is told to listen on."""
-    rendered = newest.template({"config": {"server": {"listen": "0.0.0.0:8080"}}})
+    rendered = helm.template({"config": {"server": {"listen": "0.0.0.0:8080"}}})
 
     assert rendered.container["ports"] == [{"name": "http", "containerPort": 8080}]
     assert rendered.one("Service")["spec"]["ports"][0]["targetPort"] == "http"
 
 
-def test_credentials_come_from_a_secret_or_an_identity(newest: Helm) -> None:
+def test_credentials_come_from_a_secret_or_an_identity(helm: Helm) -> None:
     """A secret's keys are variables of the server; an identity is told to the service account."""
-    rendered = newest.template(_EVERYTHING)
+    rendered = helm.template(_EVERYTHING)
     account = rendered.one("ServiceAccount")["metadata"]
 
     assert rendered.container["envFrom"] == [{"secretRef": {"name": "s3-key"}}]
@@ -334,9 +328,9 @@ def test_credentials_come_from_a_secret_or_an_identity(newest: Helm) -> None:
     assert rendered.pod["serviceAccountName"] == account["name"]
 
 
-def test_the_ingress_lets_builders_send_and_pause(newest: Helm) -> None:
+def test_the_ingress_lets_builders_send_and_pause(helm: Helm) -> None:
     """nginx neither limits nor buffers bodies, and waits as long as the server does."""
-    ingress = newest.template({"ingress": {"enabled": True}}).one("Ingress")
+    ingress = helm.template({"ingress": {"enabled": True}}).one("Ingress")
     nginx = "nginx.ingress.kubernetes.io"
     idle = int(Config().server.body_idle_timeout)
     wanted = {
@@ -364,19 +358,19 @@ def test_the_ingress_lets_builders_send_and_pause(newest: Helm) -> None:
     ids=["service", "ingress", "tls"],
 )
 def test_the_notes_tell_builders_what_to_say(
-    newest: Helm, values: dict[str, Any], host: str, plain: bool
+    helm: Helm, values: dict[str, Any], host: str, plain: bool
 ) -> None:
     """After an installation the line for buildx is shown, and how to speak plain HTTP if needed."""
-    notes = newest.notes(values).partition("NOTES:")[2]
+    notes = helm.notes(values).partition("NOTES:")[2]
 
     assert f"--cache-to type=registry,ref={host}/ci/app:cache,mode=max" in notes
     assert f"--cache-from type=registry,ref={host}/ci/app:cache" in notes
     assert (f'[registry."{host}"]\n    http = true' in notes) is plain
 
 
-def test_rules_and_dashboard_use_metrics_that_exist(newest: Helm) -> None:
+def test_rules_and_dashboard_use_metrics_that_exist(helm: Helm) -> None:
     """Every metric that an alert or a panel asks for is one that a scrape shows."""
-    rendered = newest.template(_WATCHED)
+    rendered = helm.template(_WATCHED)
     rules = rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]
     (board,) = (
         json.loads(one["data"]["cacheproxy.json"])
@@ -395,9 +389,9 @@ def test_rules_and_dashboard_use_metrics_that_exist(newest: Helm) -> None:
     assert {panel["datasource"]["uid"] for panel in board["panels"]} == {"${datasource}"}
 
 
-def test_rules_are_about_the_own_release(newest: Helm) -> None:
+def test_rules_are_about_the_own_release(helm: Helm) -> None:
     """Alerts look only at the servers that the service monitor of the release has found."""
-    rendered = newest.template(_WATCHED)
+    rendered = helm.template(_WATCHED)
     service = rendered.one("Service")["metadata"]["name"]
 
     for rule in rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]:

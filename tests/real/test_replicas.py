@@ -31,8 +31,8 @@ RUN head -c 100000 /dev/urandom > /small
 RUN cat /source > /result
 """
 _STEPS = 4
-_KILLS = 20
-_CONTROL_KILLS = 5
+_KILLS = 12
+_CONTROL_KILLS = 3
 _ACCEPT = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json,"
     " application/vnd.docker.distribution.manifest.list.v2+json"
