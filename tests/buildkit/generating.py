@@ -24,6 +24,7 @@ from cacheproxy.buildkit.merge import Source
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 SECOND = 10**9
+LATE = 10**6 * SECOND
 
 
 def digest(*name: object) -> str:
@@ -89,3 +90,28 @@ def random_sources(
         )
         for at in range(random.randint(2, most))
     ]
+
+
+def long_source(number: int, *, keys: bool) -> Source:
+    """2,000 records as a monorepo has them: targets of 40 steps, each copying something in.
+
+    Of each target the last 8 steps are the source's own. With `keys` what is copied in has two
+    alternatives, of which one is different in each build, so that records of all sources are alike
+    only after joining.
+    """
+    records, layers = [Record(digest("base"))], list[Layer]()
+    below = 0
+    while len(records) < 2000:
+        target, step = divmod(len(layers), 40)
+        own = number if step >= 32 else None
+        contexts = [Alternative("/src", len(records))]
+        records.append(Record(digest("context", target, step, own)))
+        if keys:
+            contexts.append(Alternative("", len(records)))
+            records.append(Record(digest("key", target, step, number)))
+        layers.append(Layer(digest("layer", target, step, own), len(layers) - 1 if step else -1))
+        inputs = ((Alternative("", below if step else 0),), tuple(contexts))
+        result = Result(len(layers) - 1, len(records) * SECOND)
+        below = len(records)
+        records.append(Record(digest("step", target, step), inputs, (result,)))
+    return Source(cache_of(layers, records), LATE + number, digest(number))

@@ -23,15 +23,15 @@ from cacheproxy.buildkit.manifest import write_cache
 from cacheproxy.buildkit.merge import Merged, Source, merge
 from tests.buildkit.generating import (
     GZIP,
-    SECOND,
+    LATE,
     cache_of,
     descriptor,
     digest,
+    long_source,
     random_cache,
     random_sources,
 )
 
-LATE = 10**6 * SECOND
 randoms = st.randoms(use_true_random=False)
 
 
@@ -214,31 +214,6 @@ def test_joining_goes_on_as_long_as_it_has_consequences() -> None:
 
     assert (apart.joined, len(apart.cache.config.records)) == (0, 102)
     assert (joined.joined, len(joined.cache.config.records)) == (100, 52)
-
-
-def long_source(number: int, *, keys: bool) -> Source:
-    """2,000 records as a monorepo has them: targets of 40 steps, each copying something in.
-
-    Of each target the last 8 steps are the source's own. With `keys` what is copied in has two
-    alternatives, of which one is different in each build, so that records of all sources are alike
-    only after joining.
-    """
-    records, layers = [Record(digest("base"))], list[Layer]()
-    below = 0
-    while len(records) < 2000:
-        target, step = divmod(len(layers), 40)
-        own = number if step >= 32 else None
-        contexts = [Alternative("/src", len(records))]
-        records.append(Record(digest("context", target, step, own)))
-        if keys:
-            contexts.append(Alternative("", len(records)))
-            records.append(Record(digest("key", target, step, number)))
-        layers.append(Layer(digest("layer", target, step, own), len(layers) - 1 if step else -1))
-        inputs = ((Alternative("", below if step else 0),), tuple(contexts))
-        result = Result(len(layers) - 1, len(records) * SECOND)
-        below = len(records)
-        records.append(Record(digest("step", target, step), inputs, (result,)))
-    return Source(cache_of(layers, records), LATE + number, digest(number))
 
 
 @pytest.mark.parametrize("keys", [False, True])

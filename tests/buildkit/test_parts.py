@@ -16,9 +16,8 @@ from cacheproxy.buildkit.lineages import lineages
 from cacheproxy.buildkit.manifest import write_cache
 from cacheproxy.buildkit.merge import Source, merge
 from cacheproxy.buildkit.trim import trim
-from tests.buildkit.generating import SECOND, cache_of, digest, random_cache, random_sources
+from tests.buildkit.generating import LATE, SECOND, cache_of, digest, random_cache, random_sources
 
-LATE = 10**6 * SECOND
 randoms = st.randoms(use_true_random=False)
 
 
