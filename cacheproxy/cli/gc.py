@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cacheproxy.cli.options import loaded, with_settings
-from cacheproxy.cli.text import as_json, counted, size
+from cacheproxy.cli import text
+from cacheproxy.cli.options import as_json, loaded, with_settings
+from cacheproxy.cli.text import counted, size
 from cacheproxy.cli.visiting import visit
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
-@click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+@as_json
 @with_settings("storage", "s3", "retention", "collection")
-def gc(dry_run: bool, as_json_: bool, file: str | None, **flags: Any) -> int:
+def gc(dry_run: bool, as_json: bool, file: str | None, **flags: Any) -> int:
     """Collect what nobody needs, beside running servers, which do the same from time to time.
 
     What no policy keeps goes. What nothing leads to is condemned, and deleted by a later run, when
@@ -45,7 +46,7 @@ def gc(dry_run: bool, as_json_: bool, file: str | None, **flags: Any) -> int:
     if report is None:
         click.echo("another collector is at work")
         return 2
-    click.echo(as_json(report) if as_json_ else "\n".join(_lines(report)))
+    click.echo(text.as_json(report) if as_json else "\n".join(_lines(report)))
     return 0
 
 

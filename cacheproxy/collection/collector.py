@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from cacheproxy.collection.budget import Budget
-from cacheproxy.collection.deletion import Deletion, Sleep, TakenOver
+from cacheproxy.collection.deletion import Deletion, TakenOver
 from cacheproxy.collection.each import in_batches
 from cacheproxy.collection.evictions import Evicted, Evictions
 from cacheproxy.collection.marks import Marks
@@ -34,6 +34,7 @@ from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.batches import SLACK_SECONDS, Batch, read_batch, write_batch
 from cacheproxy.registry.catalog import Catalog
+from cacheproxy.registry.condemned import Sleep
 from cacheproxy.registry.tags import Tags
 from cacheproxy.storage.bucket import ABSENT, Bucket, Listed, Stored
 from cacheproxy.storage.layout import Namespace

@@ -17,6 +17,7 @@ from cacheproxy.errors import Conflict, ManifestInvalid
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.manifest import parse_manifest
 from cacheproxy.registry.batches import Batch, read_batch, write_batch
+from cacheproxy.registry.condemned import Sleep
 from cacheproxy.registry.manifest_store import MEDIA_TYPE
 from cacheproxy.storage.bucket import Bucket, Stored
 from cacheproxy.storage.layout import Namespace
@@ -28,7 +29,6 @@ _ENDED_SECONDS: Final = 2.0 * _GOOD_SECONDS
 _GROUP: Final = 200
 _AT_ONCE: Final = 32
 
-Sleep = Callable[[float], Awaitable[None]]
 _Send = Callable[[], Awaitable[None]]
 
 

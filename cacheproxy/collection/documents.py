@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cacheproxy.errors import DigestInvalid, ManifestInvalid
+from cacheproxy.errors import ManifestInvalid
 from cacheproxy.oci.digest import Digest, digest_of
-from cacheproxy.oci.manifest import MEDIA_TYPES, Descriptor, parse_manifest
+from cacheproxy.oci.manifest import MEDIA_TYPES, parse_manifest
 from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.manifest_store import MEDIA_TYPE
 from cacheproxy.registry.recent import Recent
@@ -59,7 +59,7 @@ class Documents:
         return found
 
 
-def led_to(record: TagRecord) -> list[Digest]:
+def needed_by(record: TagRecord) -> list[Digest]:
     """What a tag cannot do without: its image; or the sources of its cache."""
     return [Digest(source.digest) for source in record.sources] or [record.digest]
 
@@ -76,18 +76,10 @@ def _document(data: bytes, metadata: Mapping[str, str], digest: Digest) -> Docum
     blobs: dict[Digest, int] = {}
     manifests = []
     for each in manifest.references:
-        if (child := _parsed(each)) is None:
+        if (child := Digest.maybe(each.digest)) is None:
             continue
         if each.media_type in MEDIA_TYPES:
             manifests.append(child)
         elif not any(mark in each.media_type for mark in _ELSEWHERE):
             blobs[child] = each.size
     return Document(blobs, tuple(manifests))
-
-
-def _parsed(descriptor: Descriptor) -> Digest | None:
-    """None: of an algorithm that cannot be stored here."""
-    try:
-        return Digest.parse(descriptor.digest)
-    except DigestInvalid:
-        return None

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from cacheproxy.collection.inspection import cache_record
 from cacheproxy.oci.digest import CANONICAL
 from cacheproxy.oci.reference import Repository, Tag
@@ -29,8 +27,7 @@ async def drop_source(tags: Tags, repository: Repository, tag: Tag, prefix: str)
     def without(old: TagRecord | None) -> TagRecord | None:
         if old is None or not old.sources:
             return old  # somebody else has removed or moved the tag
-        left = tuple([source for source in old.sources if source.digest != digest])
-        return msgspec.structs.replace(old, sources=left) if left else None
+        return old.without(lambda source: source.digest == digest)
 
     record = await tags.change(repository, tag, without)
     return digest, 0 if record is None else len(record.sources)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
+from cacheproxy.registry.together import one_failure
+
 T = TypeVar("T")
 
 
@@ -22,13 +24,11 @@ async def for_each(
         finally:
             room.release()
 
-    try:
+    with one_failure():
         async with asyncio.TaskGroup() as group:
             async for each in found:
                 await room.acquire()
                 group.create_task(one(each))
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures.exceptions[0].__cause__
 
 
 async def in_batches(found: AsyncIterator[T], size: int) -> AsyncIterator[list[T]]:

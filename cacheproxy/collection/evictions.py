@@ -2,12 +2,10 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
-
-import msgspec
 
 from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
 from cacheproxy.collection.budget import Budget
@@ -31,10 +29,6 @@ class _CacheSource:
     repository: Repository
     tag: Tag
     source: Source
-
-    @property
-    def last_used(self) -> int:
-        return max(self.source.used_at, self.source.pushed_at)
 
 
 @dataclass(slots=True)
@@ -72,7 +66,8 @@ class Evictions:
         budgets: dict[Policy, list[_CacheSource]] = defaultdict(list)
         for repository in repositories:
             policy = self._policies.of(repository)
-            states = await self._states(repository)
+            read = tag_states(self._tags, repository)
+            states = [state async for batch in read for state in batch]
             gone = expired(states, policy, now)
             evicted.tags.update({(each.repository, each.tag): each.record for each in gone})
             if policy.cache_bytes is not None:
@@ -94,21 +89,11 @@ class Evictions:
         for (repository, tag), sources in evicted.sources.items():
             await self._tags.change(repository, tag, partial(_without, sources))
 
-    async def _states(self, repository: Repository) -> list[TagState]:
-        found: list[TagState] = []
-        async for names in in_batches(self._tags.list(repository), _READS):
-            tags = [Tag(name) for name in names]
-            records = await asyncio.gather(*[self._tags.read(repository, tag) for tag in tags])
-            for tag, record in zip(tags, records, strict=True):
-                if record is not None:
-                    found.append(TagState(repository, tag, record))
-        return found
-
     async def _over(self, budget: int, sources: Iterable[_CacheSource]) -> list[_CacheSource]:
         """The sources for whose layers there is no room besides those used later. A layer that
         several have is counted once, so a source that adds nothing always stays."""
         over = []
-        latest = sorted(sources, key=lambda each: (-each.last_used, each.source.digest))
+        latest = sorted(sources, key=lambda each: (-each.source.last_used, each.source.digest))
         with Marks(self._budget) as counted:
             for start in range(0, len(latest), _READS):
                 batch = latest[start : start + _READS]
@@ -146,15 +131,24 @@ def _sizes(manifest: bytes) -> dict[str, int]:
     return sizes | {about.config_digest: about.config_size}
 
 
+async def tag_states(tags: Tags, repository: Repository) -> AsyncIterator[list[TagState]]:
+    """The tags of a repository, some at a time. Raises Unavailable: one cannot be read."""
+    async for names in in_batches(tags.list(repository), _READS):
+        found = [Tag(name) for name in names]
+        records = await asyncio.gather(*[tags.read(repository, tag) for tag in found])
+        yield [
+            TagState(repository, tag, record)
+            for tag, record in zip(found, records, strict=True)
+            if record is not None
+        ]
+
+
 def _unless_changed(known: TagRecord, old: TagRecord | None) -> TagRecord | None:
     return None if old == known else old
 
 
 def _without(sources: set[Source], old: TagRecord | None) -> TagRecord | None:
     """The record without these sources, as they are here; None if nothing is left of it."""
-    if old is None:
-        return None
-    left = tuple([source for source in old.sources if source not in sources])
-    if left == old.sources:
+    if old is None or sources.isdisjoint(old.sources):
         return old
-    return msgspec.structs.replace(old, sources=left) if left else None
+    return old.without(sources.__contains__)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from cacheproxy.collection.budget import Budget
-from cacheproxy.collection.documents import Damage, Document, Documents, led_to
+from cacheproxy.collection.documents import Damage, Document, Documents, needed_by
 from cacheproxy.collection.each import for_each
 from cacheproxy.collection.marks import Marks
 from cacheproxy.content.contents import Contents
@@ -187,7 +187,7 @@ class Fsck:
         what = f"tag {repository}:{name}"
         try:
             record = await self._tags.read(repository, Tag(name))
-            roots = [] if record is None else led_to(record)
+            roots = [] if record is None else needed_by(record)
             gone = [each for each in roots if not await self._follow(what, repository, each)]
         except Unavailable as error:
             await self._tell_unreadable(what, error)

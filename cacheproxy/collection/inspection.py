@@ -176,7 +176,7 @@ def _report(
 
 
 def _outside(source: Source, window: Window, now: int) -> str:
-    if max(source.used_at, source.pushed_at) < now - window.nanoseconds:
+    if source.last_used < now - window.nanoseconds:
         return "it was neither pushed nor used for longer than the window"
     return f"it is not among the latest {window.sources}"
 

@@ -8,12 +8,12 @@ from collections import defaultdict
 from typing import Final
 
 from cacheproxy.collection.each import in_batches
-from cacheproxy.collection.evictions import Evicted
+from cacheproxy.collection.evictions import Evicted, tag_states
 from cacheproxy.collection.marks import Marks
-from cacheproxy.errors import DigestInvalid, ManifestInvalid, Unavailable
+from cacheproxy.errors import ManifestInvalid, Unavailable
 from cacheproxy.oci.digest import Digest
-from cacheproxy.oci.manifest import MEDIA_TYPES, Descriptor, Manifest, parse_manifest
-from cacheproxy.oci.reference import Repository, Tag
+from cacheproxy.oci.manifest import MEDIA_TYPES, Manifest, parse_manifest
+from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.manifest_store import MEDIA_TYPE
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.storage.bucket import Bucket, Stored
@@ -42,14 +42,11 @@ async def mark_reachable(
     walk = _Walk(
         bucket, namespace, repository, marks, await _referrers(bucket, namespace, repository)
     )
-    async for names in in_batches(tags.list(repository), _READS):
-        records = await asyncio.gather(*[tags.read(repository, Tag(name)) for name in names])
-        ahead: list[Digest] = []
-        for name, record in zip(names, records, strict=True):
-            if record is not None:
-                record = evicted.left_of(repository, Tag(name), record)
-                ahead += [] if record is None else led_to(record)
-        await walk.follow(ahead)
+    async for states in tag_states(tags, repository):
+        left = [evicted.left_of(repository, state.tag, state.record) for state in states]
+        await walk.follow(
+            [each for record in left if record is not None for each in led_to(record)]
+        )
     async for batch in in_batches(bucket.list(namespace.manifests(repository)), _LISTED):
         found = [namespace.manifest_at(each.key) for each in batch if each.modified >= young]
         await walk.follow([digest for digest in found if digest is not None])
@@ -102,7 +99,7 @@ class _Walk:
         """Add to `blobs` what a manifest refers to; what of it are manifests is returned."""
         manifests = []
         for reference in manifest.references:
-            if (digest := _digest(reference)) is not None:
+            if (digest := Digest.maybe(reference.digest)) is not None:
                 blobs.add(self._namespace.blob(digest))
                 if reference.media_type in MEDIA_TYPES:
                     manifests.append(digest)
@@ -132,10 +129,3 @@ async def _referrers(
 
 def _named(name: str) -> Digest:
     return Digest(name.replace("-", ":", 1))
-
-
-def _digest(reference: Descriptor) -> Digest | None:
-    try:
-        return Digest.parse(reference.digest)
-    except DigestInvalid:
-        return None  # it names nothing that is stored here

@@ -53,7 +53,7 @@ class TagState:
             [
                 self.record.pushed_at,
                 self.record.used_at,
-                *[max(each.used_at, each.pushed_at) for each in sources],
+                *[each.last_used for each in sources],
             ]
         )
 

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from cacheproxy.collection.documents import Document, Documents, led_to
+from cacheproxy.collection.documents import Document, Documents
 from cacheproxy.collection.each import for_each, in_batches
 from cacheproxy.collection.marks import Marks
+from cacheproxy.collection.reach import led_to
 from cacheproxy.errors import Unavailable
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository, Tag
@@ -126,7 +127,7 @@ class _Repository:
             return
         if record is not None:
             self._count(record)
-            for digest in {record.digest, *led_to(record)}:
+            for digest in set(led_to(record)):
                 await self._follow(digest)
 
     def _count(self, record: TagRecord) -> None:

@@ -34,6 +34,11 @@ class Digest(str):
             raise DigestInvalid(f"the algorithm of {text!r:.100} is neither sha256 nor sha512")
         raise DigestInvalid(f"{text!r:.100} is not a digest")
 
+    @classmethod
+    def maybe(cls, text: str) -> "Digest | None":
+        """The digest; None for what can name nothing that is stored here."""
+        return cls(text) if _SUPPORTED.fullmatch(text) else None
+
     @property
     def algorithm(self) -> str:
         return self[:6]  # both supported names have six letters

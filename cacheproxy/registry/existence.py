@@ -48,7 +48,7 @@ class Existence:
         A size is a promise; what is condemned is rescued for it, and what is doomed is absent.
         """
         if self._condemned.nothing and (size := self._remembered(digest, within)) is not None:
-            return size
+            return size  # most of the time, so that its key need not be made
         key = self._namespace.blob(digest)
         while True:
             changes = self._condemned.changes

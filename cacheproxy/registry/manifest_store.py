@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from cacheproxy.errors import DigestInvalid, ManifestInvalid, Unavailable
+from cacheproxy.errors import ManifestInvalid, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import MEDIA_TYPES, Descriptor, parse_manifest
 from cacheproxy.oci.reference import Repository
@@ -58,7 +58,7 @@ class ManifestStore:
         """
         key = self._namespace.manifest(repository, digest)
         if self._condemned.nothing and (recent := self._recent.get(key)) is not None:
-            return recent
+            return recent  # most of the time, so that what it leads to need not be known
         doomed: frozenset[str] = frozenset()
         while True:
             changes = self._condemned.changes
@@ -170,5 +170,5 @@ def _references(manifest: StoredManifest) -> Iterator[tuple[Descriptor, Digest]]
     older caches are indexes of blobs."""
     with suppress(ManifestInvalid):
         for reference in parse_manifest(manifest.data, manifest.media_type).references:
-            with suppress(DigestInvalid):
-                yield reference, Digest.parse(reference.digest)
+            if (digest := Digest.maybe(reference.digest)) is not None:
+                yield reference, digest

@@ -20,6 +20,11 @@ class Source(msgspec.Struct, frozen=True):
     used_at: int
     """When the tag last was resolved while this was one of its sources, within an hour or so."""
 
+    @property
+    def last_used(self) -> int:
+        """When it was last of use to anybody, by being pushed or by being resolved."""
+        return max(self.used_at, self.pushed_at)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -33,7 +38,7 @@ class Window:
         when a tag dies is not for the window to say."""
         latest = sorted(sources, key=lambda source: (-source.pushed_at, source.digest))
         oldest = now - self.nanoseconds
-        young = [each for each in latest[1:] if max(each.used_at, each.pushed_at) >= oldest]
+        young = [each for each in latest[1:] if each.last_used >= oldest]
         return tuple([*latest[:1], *young][: self.sources])
 
 

@@ -42,6 +42,11 @@ class TagRecord(msgspec.Struct, frozen=True):
     sources: tuple[Source, ...] = ()
     united: tuple[str, ...] = ()
 
+    def without(self, gone: Callable[[Source], bool]) -> "TagRecord | None":
+        """The record of the cache that is left; None if it had no other sources."""
+        left = tuple([source for source in self.sources if not gone(source)])
+        return msgspec.structs.replace(self, sources=left) if left else None
+
 
 Change = Callable[[TagRecord | None], TagRecord | None]
 """From a tag's record, None if there is none, to what it is to be."""
@@ -106,10 +111,9 @@ class Tags:
         def without(old: TagRecord | None) -> TagRecord | None:
             if old is None:
                 return None
-            left = tuple([source for source in old.sources if source.digest != digest])
-            if left == old.sources:
-                return None if old.digest == digest else old
-            return msgspec.structs.replace(old, sources=left) if left else None
+            if any(source.digest == digest for source in old.sources):
+                return old.without(lambda source: source.digest == digest)
+            return None if old.digest == digest else old
 
         async for listed in self._bucket.list(self._namespace.tags(repository)):
             await self.change(repository, Tag(last_component(listed.key)), without)

@@ -7,7 +7,7 @@ from typing import Final
 from cacheproxy.buildkit.cache import Opaque
 from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
 from cacheproxy.content.spool import Bytes
-from cacheproxy.errors import DigestInvalid, SizeInvalid
+from cacheproxy.errors import SizeInvalid
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.blobs import Blobs
@@ -71,7 +71,7 @@ class Unions:
         return len(await self._stored(repository, named, anew)) == len(named)
 
     async def _stored(self, repository: Repository, named: Iterable[str], anew: bool) -> Sizes:
-        digests = [digest for text in named if (digest := _parsed(text)) is not None]
+        digests = [digest for text in named if (digest := Digest.maybe(text)) is not None]
         return await self._blobs.present(repository, digests, 0 if anew else self._verify_seconds)
 
     async def _load(self, repository: Repository, sources: Sequence[Source]) -> list[Loaded]:
@@ -101,15 +101,8 @@ class Unions:
         return Loaded(source, manifest, about, config, gone=config is None)
 
     async def _config(self, repository: Repository, about: CacheManifest) -> bytes | None:
-        digest = _parsed(about.config_digest)
+        digest = Digest.maybe(about.config_digest)
         config = digest and await self._blobs.read(repository, digest, _CONFIG_BYTES)
         if not digest or not config or digest_of(config, digest.algorithm) != digest:
             return None
         return config
-
-
-def _parsed(text: str) -> Digest | None:
-    try:
-        return Digest.parse(text)
-    except DigestInvalid:
-        return None
