@@ -424,7 +424,7 @@ class _Fleet:
             self._found.lost += served
             key = self._namespace.blob(digest)
             store = partial(self._store, key, size)
-            await self._registry.blobs.show(repository, digest, size, store)
+            await self._registry.blobs.show(repository, digest, size, "", store)
         self._promise(digest)
 
     async def _store(self, key: str, size: int) -> None:

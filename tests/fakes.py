@@ -12,6 +12,7 @@ from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import (
     ABSENT,
     Bucket,
+    Head,
     Listed,
     LocalFile,
     Match,
@@ -51,7 +52,7 @@ class FaultyBucket:
             self._left = -1_000_000
             raise Unavailable("injected")
 
-    async def head(self, key: str) -> int | None:
+    async def head(self, key: str) -> Head | None:
         self.before()
         found = await self._inner.head(key)
         self.after()
@@ -83,13 +84,15 @@ class FaultyBucket:
         self.after()
 
     @asynccontextmanager
-    async def upload(self, path: str, key: str, length: int | None) -> AsyncIterator[Upload]:
-        async with self._inner.upload(path, key, length) as upload:
+    async def upload(
+        self, path: str, key: str, length: int | None, pusher: str = ""
+    ) -> AsyncIterator[Upload]:
+        async with self._inner.upload(path, key, length, pusher) as upload:
             yield _FaultyUpload(self, upload)
 
-    async def join(self, parts: Sequence[Listed], key: str) -> None:
+    async def join(self, parts: Sequence[Listed], key: str, pusher: str = "") -> None:
         self.before()
-        await self._inner.join(parts, key)
+        await self._inner.join(parts, key, pusher)
         self.after()
 
     async def delete(self, key: str, *, match: Match | None = None) -> None:
@@ -172,6 +175,7 @@ class RemoteBucket(FaultyBucket):
         self.opened: list[tuple[str, ByteRange | None]] = []
         self.streaming = 0
         self.wrote: list[int] = []
+        self.pushers: dict[str, str] = {}
 
     def parts(self, key: str) -> list[ByteRange | None]:
         """What of an object was asked for, call by call."""
@@ -184,6 +188,10 @@ class RemoteBucket(FaultyBucket):
             for _ in range(self.streaming):
                 gate.release()
 
+    async def head(self, key: str) -> Head | None:
+        found = await super().head(key)
+        return None if found is None else Head(found.size, self.pushers.get(key, ""))
+
     async def open(self, key: str, part: ByteRange | None = None) -> Stream | None:
         self.opened.append((key, part))
         await self.door.wait()
@@ -191,15 +199,20 @@ class RemoteBucket(FaultyBucket):
         if file is None:
             return None
         assert isinstance(file, LocalFile)
-        return _RemoteStream(self, file, part or ByteRange(0, file.size))
+        pusher = self.pushers.get(key, "")
+        return _RemoteStream(self, file, part or ByteRange(0, file.size), pusher)
 
     @asynccontextmanager
-    async def upload(self, path: str, key: str, length: int | None) -> AsyncIterator[Upload]:
+    async def upload(
+        self, path: str, key: str, length: int | None, pusher: str = ""
+    ) -> AsyncIterator[Upload]:
+        self.pushers[key] = pusher
         yield _Copy(self, path, key)
 
 
 class _RemoteStream:
-    def __init__(self, bucket: RemoteBucket, file: LocalFile, part: ByteRange) -> None:
+    def __init__(self, bucket: RemoteBucket, file: LocalFile, part: ByteRange, pusher: str) -> None:
+        self.pusher = pusher
         assert part.start + part.length <= file.size, "nobody asks for what is not there"
         self.size = file.size
         self.length: int | None = part.length

@@ -12,7 +12,7 @@ from itertools import count
 from cacheproxy.errors import Conflict
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange
-from cacheproxy.storage.bucket import ABSENT, Listed, LocalFile, Match, Stored, Upload
+from cacheproxy.storage.bucket import ABSENT, Head, Listed, LocalFile, Match, Stored, Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class MemoryBucket:
         if self.objects.pop(key, None) is not None:
             self._sorted = None
 
-    async def head(self, key: str) -> int | None:
+    async def head(self, key: str) -> Head | None:
         async with self._call("head", key):
             found = self.objects.get(key)
-        return None if found is None else found.size
+        return None if found is None else Head(found.size)
 
     async def read(self, key: str, known: Stored | None = None) -> Stored | None:
         async with self._call("read", key):
@@ -104,10 +104,12 @@ class MemoryBucket:
             self.place(key, data, metadata)
 
     @asynccontextmanager
-    async def upload(self, path: str, key: str, length: int | None) -> AsyncIterator[Upload]:
+    async def upload(
+        self, path: str, key: str, length: int | None, pusher: str = ""
+    ) -> AsyncIterator[Upload]:
         yield _Upload(self, path, key)
 
-    async def join(self, parts: Sequence[Listed], key: str) -> None:
+    async def join(self, parts: Sequence[Listed], key: str, pusher: str = "") -> None:
         async with self._call("join", key):
             self.place(key, b"".join(self.objects[part.key].data for part in parts))
 

@@ -13,6 +13,7 @@ from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import Bucket, LocalFile, Upload
+from cacheproxy.storage.files import set_pusher
 
 _URL_SECONDS: Final = 3600
 _PIECE_BYTES: Final = 8 << 20
@@ -21,7 +22,8 @@ _PIECE_BYTES: Final = 8 << 20
 class Received:
     """A body that has come in whole, and waits to be committed."""
 
-    def __init__(self, spool: Spool, upload: Upload, tier: Tier | None) -> None:
+    def __init__(self, spool: Spool, upload: Upload, tier: Tier | None, pusher: str) -> None:
+        self._pusher = pusher
         self._spool = spool
         self._upload = upload
         self._tier = tier
@@ -39,6 +41,7 @@ class Received:
         self.verify(digest)
         await self._upload.commit(digest, self.size)
         if self._tier is not None and not self._spool.holes:
+            set_pusher(self._spool.path, self._pusher)
             await self._tier.admit(self._spool.path, digest, self.size)
 
     async def commit_part(self, *, absent: bool = False) -> None:
@@ -96,7 +99,7 @@ class Contents:
             if hasher.digest() != digest:
                 return None
             path = f"/proc/self/fd/{file.fd}"  # also if it is evicted meanwhile
-            async with self._bucket.upload(path, key, file.size) as upload:
+            async with self._bucket.upload(path, key, file.size, file.pusher) as upload:
                 await upload.commit(digest, file.size)
             return file.size
 
@@ -105,8 +108,11 @@ class Contents:
         return await self._bucket.url(key, _URL_SECONDS)
 
     @asynccontextmanager
-    async def receive(self, key: str, body: Body, hasher: Hasher) -> AsyncIterator[Received]:
-        """All of `body`, most of which may be on its way to become the object `key`.
+    async def receive(
+        self, key: str, body: Body, hasher: Hasher, pusher: str = ""
+    ) -> AsyncIterator[Received]:
+        """All of `body`, most of which may be on its way to become the object `key`. It comes from
+        `pusher`, where that is known.
 
         The digest is that of all that `hasher` has seen. Without commit, nothing is stored.
 
@@ -115,7 +121,7 @@ class Contents:
         """
         async with (
             self._spools.new(hasher) as spool,
-            self._bucket.upload(spool.path, key, body.length) as upload,
+            self._bucket.upload(spool.path, key, body.length, pusher) as upload,
         ):
             whole = await self._reserve(spool, body.length)
 
@@ -125,7 +131,7 @@ class Contents:
                     spool.punch(upload.sent)
 
             await spool.fill(body, wrote)
-            yield Received(spool, upload, self._tier)
+            yield Received(spool, upload, self._tier, pusher)
 
     async def read_into(
         self,

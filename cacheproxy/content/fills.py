@@ -18,7 +18,8 @@ from cacheproxy.content.window import Reading, Window
 from cacheproxy.errors import DigestInvalid, RegistryError, Unavailable
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
-from cacheproxy.storage.bucket import Bucket, LocalFile
+from cacheproxy.storage.bucket import Bucket, LocalFile, Origin
+from cacheproxy.storage.files import set_pusher
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ class _Fill:
     def __init__(self) -> None:
         self._waiting: list[asyncio.Future[_Opened]] = []
         self._follow: Callable[[], LocalFile] | None = None
+        self.here = False
+        """Whether it is this process that fills."""
 
     async def join(self) -> _Opened:
         if self._follow is not None:
@@ -87,6 +90,7 @@ class Fills:
             Unavailable: the bucket cannot be read.
         """
         fill = self._running.get(digest)
+        first = fill is None
         if fill is None:
             fill = self._running[digest] = _Fill()
             task = asyncio.create_task(self._run(fill, key, digest))
@@ -98,6 +102,8 @@ class Fills:
         if isinstance(opened, int):
             whole = ByteRange(0, opened)
             return await Window.open(self._bucket, self._spools, key, whole, digest)
+        if opened is not None:
+            opened.origin = Origin.FILL if first and fill.here else Origin.COALESCED
         return opened
 
     async def close(self) -> None:
@@ -150,7 +156,9 @@ class Fills:
                 fill.refuse(stream.size)
                 return
             async with self._spools.new(Hasher(digest.algorithm), lead.part) as spool:
+                set_pusher(spool.path, stream.pusher)
                 lead.tell(stream.size)
+                fill.here = True
                 fill.open(partial(spool.follow, stream.size))
                 body = Reading(self._bucket, key, ByteRange(0, stream.size), stream)
                 if await self._complete(spool, body, digest):

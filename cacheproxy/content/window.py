@@ -13,7 +13,7 @@ from cacheproxy.errors import RegistryError, Unavailable
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
-from cacheproxy.storage.bucket import Bucket, LocalFile, Stream
+from cacheproxy.storage.bucket import Bucket, LocalFile, Origin, Stream
 from cacheproxy.storage.files import write_at
 
 log = structlog.get_logger()
@@ -65,12 +65,23 @@ class Window(LocalFile):
     With a digest, `part` is the whole, and its last byte is withheld until all is verified.
     """
 
-    __slots__ = ("_change", "_end", "_failure", "_files", "_hasher", "_read", "_stream", "_task")
+    __slots__ = (
+        "_change",
+        "_end",
+        "_failure",
+        "_files",
+        "_hasher",
+        "_pusher",
+        "_read",
+        "_stream",
+        "_task",
+    )
 
     verified = False
 
     def __init__(self, size: int, start: int, first: Stream) -> None:
-        super().__init__(-1, size)
+        super().__init__(-1, size, Origin.BUCKET)
+        self._pusher = first.pusher
         self._change = Change()
         self._read = self._end = start
         self._files: list[tuple[int, int]] = []  # where a piece ends, and its descriptor
@@ -99,6 +110,10 @@ class Window(LocalFile):
         window._task = asyncio.create_task(window._fetch(bucket, spools, key, pieces, digest))
         window._task.add_done_callback(window._ended)
         return window
+
+    @property
+    def pusher(self) -> str:
+        return self._pusher
 
     async def ready(self, offset: int) -> int:
         """See `LocalFile`. Raises Unavailable: the rest will not come."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -19,6 +20,16 @@ from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.layout import Namespace
 
 _LOOKS: Final = 64  # requests to the bucket that one question after many blobs makes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that exists: `size` in bytes, who pushed it, where that is known, and whether it was
+    `remembered`, so that the bucket was not asked."""
+
+    size: int
+    pusher: str
+    remembered: bool
 
 
 class Blobs:
@@ -41,13 +52,18 @@ class Blobs:
         """Another number when something that was here is known not to be here any more."""
         return self._existence.losses + self._hidden.changes
 
+    async def find(self, repository: Repository, digest: Digest) -> Blob:
+        """What is known of the blob without its bytes. Raises BlobUnknown."""
+        remembered = self._existence.remembered(digest) is not None
+        hidden = await self._hidden.has(repository, digest)
+        found = None if hidden else await self._existence.find(digest)
+        if found is None:
+            raise BlobUnknown(f"{digest} is not in {repository}")
+        return Blob(found.size, found.pusher, remembered)
+
     async def size(self, repository: Repository, digest: Digest) -> int:
         """The blob's size in bytes. Raises BlobUnknown."""
-        hidden = await self._hidden.has(repository, digest)
-        size = None if hidden else await self._existence.size(digest)
-        if size is None:
-            raise BlobUnknown(f"{digest} is not in {repository}")
-        return size
+        return (await self.find(repository, digest)).size
 
     async def present(
         self, repository: Repository, digests: Iterable[Digest], within: float
@@ -118,8 +134,11 @@ class Blobs:
         await self.size(repository, digest)
         return await self._contents.url(self._namespace.blob(digest))
 
-    async def push(self, repository: Repository, digest: Digest, body: Body) -> int:
+    async def push(
+        self, repository: Repository, digest: Digest, body: Body, pusher: str = ""
+    ) -> int:
         """Store `body` in one pass, durably, if it has this digest; returns its size in bytes.
+        It comes from `pusher`, where that is known.
 
         Pushers of the same digest do not wait for each other: each is verified on its own.
 
@@ -127,9 +146,10 @@ class Blobs:
             DigestInvalid, SizeInvalid, StorageFull: nothing was stored.
         """
         key, hasher = self._namespace.blob(digest), Hasher(digest.algorithm)
-        async with self._contents.receive(key, body, hasher) as received:
+        async with self._contents.receive(key, body, hasher, pusher) as received:
             received.verify(digest)
-            await self.show(repository, digest, received.size, partial(received.commit, digest))
+            store = partial(received.commit, digest)
+            await self.show(repository, digest, received.size, pusher, store)
         return received.size
 
     async def show(
@@ -137,6 +157,7 @@ class Blobs:
         repository: Repository,
         digest: Digest,
         size: int,
+        pusher: str,
         store: Callable[[], Awaitable[None]],
     ) -> None:
         """Show in `repository` a blob that is being stored, and has this content for certain.
@@ -150,7 +171,7 @@ class Blobs:
             raise Unavailable(f"{digest} is being deleted; push it again")
         if settled.is_over() and await self._existence.size(digest) is None:
             raise Unavailable(f"{digest} was deleted as soon as it was stored; push it again")
-        self._existence.proven(digest, size)
+        self._existence.proven(digest, size, pusher)
 
     async def mount(
         self, repository: Repository, digest: Digest, source: Repository | None

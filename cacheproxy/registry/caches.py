@@ -73,17 +73,24 @@ class Caches:
         )
         self._making: Shared[tuple[Repository, Tag, _Of], Digest | None] = Shared()
 
-    async def push(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """Make a cache that is stored a source of the tag; the oldest of too many go."""
+    async def push(
+        self, repository: Repository, tag: Tag, digest: Digest, pusher: str = ""
+    ) -> bool:
+        """Make a cache that is stored a source of the tag, and `pusher`'s, if it is new; the oldest
+        of too many go. Returns whether it was one already."""
         now = self._clock()
+        known = False
         window = self._windows.of(repository)
 
         def change(old: TagRecord | None) -> TagRecord:
+            nonlocal known
             old = old if old is not None and old.sources else TagRecord(digest)
-            sources = window.of(pushed(old.sources, digest, now), now)
+            known = any(source.digest == digest for source in old.sources)
+            sources = window.of(pushed(old.sources, digest, now, pusher), now)
             return msgspec.structs.replace(old, sources=sources)
 
         await self._tags.change(repository, tag, change)
+        return known
 
     async def resolve(self, repository: Repository, tag: Tag, record: TagRecord) -> Digest | None:
         """The manifest to which a tag with this record leads; None if nothing of it is left."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -14,6 +15,16 @@ from cacheproxy.storage.layout import Namespace
 
 _RECENT_SECONDS: Final = 600.0
 _RECENT_BLOBS: Final = 200_000  # some 60 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A blob that exists: `size` in bytes, and who pushed it, where that is known."""
+
+    size: int
+    pusher: str
+    seen: float
+    """When the bucket was asked for it, in seconds."""
 
 
 class Existence:
@@ -34,38 +45,48 @@ class Existence:
         self._condemned = condemned
         condemned.on_gone(self._forget)
         self._clock = clock
-        self._recent: Recent[Digest, tuple[int, float]] = Recent(
-            _RECENT_SECONDS, _RECENT_BLOBS, clock
-        )
+        self._recent: Recent[Digest, Known] = Recent(_RECENT_SECONDS, _RECENT_BLOBS, clock)
         self.losses = 0
         """How many blobs were found not to exist though they did."""
-        self._asking: Shared[Digest, int | None] = Shared()
+        self._asking: Shared[Digest, Known | None] = Shared()
 
     async def size(self, digest: Digest, within: float | None = None) -> int | None:
-        """The blob's size as remembered, or by a look that all share. What is remembered must have
-        been in the bucket `within` so many seconds, if that is given.
+        """The blob's size, see `find`."""
+        found = await self.find(digest, within)
+        return None if found is None else found.size
 
-        A size is a promise; what is condemned is rescued for it, and what is doomed is absent.
+    async def find(self, digest: Digest, within: float | None = None) -> Known | None:
+        """The blob as remembered, or by a look that all share. What is remembered must have been
+        in the bucket `within` so many seconds, if that is given.
+
+        What is found is a promise; what is condemned is rescued for it, and what is doomed absent.
         """
-        if self._condemned.nothing and (size := self._remembered(digest, within)) is not None:
-            return size  # most of the time, so that its key need not be made
+        if self._condemned.nothing and (found := self.remembered(digest, within)) is not None:
+            return found  # most of the time, so that its key need not be made
         key = self._namespace.blob(digest)
         while True:
             changes = self._condemned.changes
-            size = self._remembered(digest, within)
-            if size is None:
-                size = await self._asking.get(digest, partial(self._look, digest))
-            if size is None:
+            found = self.remembered(digest, within)
+            if found is None:
+                found = await self._asking.get(digest, partial(self._look, digest))
+            if found is None:
                 return None
             if not self._condemned.clear((key,)):
                 if await self._condemned.rescue((key,)):
                     return None
             elif changes == self._condemned.changes:
-                return size
+                return found
 
-    def proven(self, digest: Digest, size: int) -> None:
+    def remembered(self, digest: Digest, within: float | None = None) -> Known | None:
+        """The blob as far as that is known without a look; it may be condemned since."""
+        recent = self._recent.get(digest)
+        if recent is None or (within is not None and self._clock() - recent.seen >= within):
+            return None
+        return recent
+
+    def proven(self, digest: Digest, size: int, pusher: str) -> None:
         """The blob has just been stored."""
-        self._recent.put(digest, (size, self._clock()))
+        self._recent.put(digest, Known(size, pusher, self._clock()))
 
     def read(self, digest: Digest) -> None:
         """The blob has just been read: perhaps from a copy of what was deleted, so that what is
@@ -79,12 +100,6 @@ class Existence:
             self.losses += 1
         self._recent.drop(digest)
 
-    def _remembered(self, digest: Digest, within: float | None) -> int | None:
-        recent = self._recent.get(digest)
-        if recent is None or (within is not None and self._clock() - recent[1] >= within):
-            return None
-        return recent[0]
-
     def _forget(self, keys: Collection[str] | None) -> None:
         if keys is None:
             self._recent.clear()
@@ -92,13 +107,14 @@ class Existence:
             if (digest := self._namespace.blob_at(key)) is not None:
                 self._recent.drop(digest)
 
-    async def _look(self, digest: Digest) -> int | None:
+    async def _look(self, digest: Digest) -> Known | None:
         while True:
             asked, changes = self._clock(), self._condemned.changes
-            size = await self._bucket.head(self._namespace.blob(digest))
-            if size is None:
+            head = await self._bucket.head(self._namespace.blob(digest))
+            if head is None:
                 self.refuted(digest)
                 return None
             if changes == self._condemned.changes:  # else it may be gone since
-                self._recent.put(digest, (size, asked))
-                return size
+                known = Known(head.size, head.pusher, asked)
+                self._recent.put(digest, known)
+                return known

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote, unquote
 
+from cacheproxy.buildkit.manifest import is_cache
 from cacheproxy.errors import ManifestInvalid, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import MEDIA_TYPES, Descriptor, parse_manifest
@@ -19,6 +21,8 @@ from cacheproxy.storage.layout import Namespace
 MEDIA_TYPE: Final = "media-type"
 """The name of the metadata that says what a manifest is."""
 
+_PUSHERS: Final = "pushers"
+
 # What is remembered: for how long a manifest may outlive its deletion by another server, and how
 # many bytes of them.
 _RECENT_SECONDS: Final = 60.0
@@ -30,9 +34,17 @@ _READS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
+    """A manifest, byte for byte. Of those whose work it is, two `pushers` at most are known: that
+    tells whether it is somebody else's."""
+
     digest: Digest
     media_type: str
     data: bytes
+    pushers: tuple[str, ...] = ()
+    is_cache: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_cache", is_cache(self.data))  # once, as it is often asked
 
 
 class ManifestStore:
@@ -81,6 +93,8 @@ class ManifestStore:
         key = self._namespace.manifest(repository, manifest.digest)
         settled = await self._condemned.settle((key,))
         metadata = {MEDIA_TYPE: manifest.media_type}
+        if manifest.pushers:
+            metadata[_PUSHERS] = ",".join(map(quote, manifest.pushers))
         await self._bucket.put(key, manifest.data, metadata=metadata)
         if not self._condemned.clear((key,)) and await self._condemned.rescue((key,)):
             raise Unavailable(f"{manifest.digest} is being deleted; push it again")
@@ -111,7 +125,8 @@ class ManifestStore:
                 return None
             if digest_of(stored.data, digest.algorithm) != digest:
                 raise _Damaged
-            found = StoredManifest(digest, stored.metadata[MEDIA_TYPE], stored.data)
+            media_type, pushers = stored.metadata[MEDIA_TYPE], _pushers(stored.metadata)
+            found = StoredManifest(digest, media_type, stored.data, pushers)
             if changes == self._condemned.changes:  # else it may be gone since
                 self._recent.put(key, found, len(found.data))
                 return found
@@ -159,6 +174,11 @@ class ManifestStore:
             self._recent.clear()
         for key in keys or ():
             self._recent.drop(key)
+
+
+def _pushers(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    told = metadata.get(_PUSHERS)
+    return tuple(map(unquote, told.split(","))) if told else ()
 
 
 class _Damaged(Exception):

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from cacheproxy.buildkit.manifest import is_cache
 from cacheproxy.errors import DigestInvalid, ManifestBlobUnknown, ManifestUnknown, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import Manifest, parse_manifest
@@ -20,10 +19,13 @@ from cacheproxy.storage.deadline import CLOCKS, Clocks, Deadline
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push did; `subject` is the digest the manifest refers to, if it does."""
+    """What a push did; `subject` is the digest the manifest refers to, if it does. `known` is a
+    cache that was a source of its tags already."""
 
     digest: Digest
     subject: Digest | None
+    is_cache: bool
+    known: bool
 
 
 class Manifests:
@@ -62,6 +64,7 @@ class Manifests:
         tags: list[Tag],
         data: bytes,
         content_type: str | None,
+        pusher: str = "",
     ) -> Pushed:
         """Store `data`, durably, under its digest, then point the reference and `tags` to it.
 
@@ -83,22 +86,25 @@ class Manifests:
             tags = [reference, *tags]
         manifest = parse_manifest(data, content_type)
         subject = Digest.parse(manifest.subject.digest) if manifest.subject else None
-        stored = StoredManifest(digest, manifest.media_type, data)
+        stored = StoredManifest(digest, manifest.media_type, data, (pusher,) if pusher else ())
         await together(
             self._store.put(repository, stored),
             self._hidden.remove(repository, [each.digest for each in manifest.references]),
         )
         doomed = await self._store.keep(repository, stored)
-        if doomed and not is_cache(data):  # a cache is served without it
+        if doomed and not stored.is_cache:  # a cache is served without it
             raise ManifestBlobUnknown(f"{doomed[0]} is being deleted; push it again")
         if subject is not None:
             await self._referrers.add(repository, subject, digest, len(data), manifest)
-        move = self._caches.push if is_cache(data) else self._tags.point
+        known = bool(tags) and stored.is_cache
         for tag in tags:
             _in_time(deadline)
-            await move(repository, tag, digest)
+            if stored.is_cache:
+                known &= await self._caches.push(repository, tag, digest, pusher)
+            else:
+                await self._tags.point(repository, tag, digest)
         _in_time(deadline)
-        return Pushed(digest, subject)
+        return Pushed(digest, subject, stored.is_cache, known)
 
     async def delete(self, repository: Repository, reference: Reference) -> None:
         """Remove a tag; or a manifest with its tags and its entry in the referrers of its subject.

@@ -20,6 +20,9 @@ class Source(msgspec.Struct, frozen=True):
     used_at: int
     """When the tag last was resolved while this was one of its sources, within an hour or so."""
 
+    pusher: str = ""
+    """Who pushed it first, where that is known."""
+
     @property
     def last_used(self) -> int:
         """When it was last of use to anybody, by being pushed or by being resolved."""
@@ -56,12 +59,14 @@ class Windows:
         return self.default
 
 
-def pushed(sources: Iterable[Source], digest: str, now: int) -> tuple[Source, ...]:
-    """The sources when `digest` is pushed, perhaps again."""
+def pushed(
+    sources: Iterable[Source], digest: str, now: int, pusher: str = ""
+) -> tuple[Source, ...]:
+    """The sources when `digest` is pushed by `pusher`, perhaps again."""
     known = {source.digest: source for source in sources}
-    received_at = known[digest].received_at if digest in known else now
+    first = known.get(digest, Source(digest, now, now, now, pusher))
     pushed_at = max([now, *[source.pushed_at + 1 for source in known.values()]])
-    known[digest] = Source(digest, received_at, pushed_at, used_at=now)
+    known[digest] = msgspec.structs.replace(first, pushed_at=pushed_at, used_at=now)
     return tuple(known.values())
 
 

@@ -139,8 +139,9 @@ def _united(parts: tuple[Part, ...], stored: Sizes, limits: Limits) -> Union:
         manifest_limit=limits.manifest_bytes,
     )
     written = write_cache(cache)
+    digest, pushers = digest_of(written.manifest), _pushers(parts)
     return Union(
-        StoredManifest(digest_of(written.manifest), written.media_type, written.manifest),
+        StoredManifest(digest, written.media_type, written.manifest, pushers),
         cache,
         parts,
         written.config,
@@ -157,4 +158,10 @@ def _trimmed(manifest: StoredManifest, missing: frozenset[str]) -> StoredManifes
     if not missing:
         return manifest
     data = without_layers(manifest.data, missing)
-    return StoredManifest(digest_of(data), manifest.media_type, data)
+    return StoredManifest(digest_of(data), manifest.media_type, data, manifest.pushers)
+
+
+def _pushers(parts: Sequence[Part]) -> tuple[str, ...]:
+    """The first two of those whose caches are in the union."""
+    found = {part.loaded.source.pusher for part in parts if isinstance(part.cache, Cache)}
+    return tuple(sorted(found - {""})[:2])

@@ -102,6 +102,7 @@ class Uploads:
         digest: Digest,
         body: Body,
         chunk: ByteRange | None,
+        pusher: str = "",
     ) -> int:
         """Complete the session with the last bytes, if any; returns the blob's size in bytes.
 
@@ -114,7 +115,7 @@ class Uploads:
         chunks = [] if whole else await self._chunks(repository, session)
         _expect(chunk, _end(chunks), body)
         if not chunks:
-            return await self._blobs.push(repository, digest, body)
+            return await self._blobs.push(repository, digest, body, pusher)
         hasher = await self._hash(chunks, digest.algorithm)
         last = self._namespace.last(_ticket(session), digest)
         async with self._contents.receive(last, body, hasher) as received:
@@ -124,8 +125,8 @@ class Uploads:
             if received.size:
                 await received.commit_part()
                 chunks.append(Listed(last, received.size))
-        join = partial(self._bucket.join, chunks, self._namespace.blob(digest))
-        await self._blobs.show(repository, digest, hasher.size, join)
+        join = partial(self._bucket.join, chunks, self._namespace.blob(digest), pusher)
+        await self._blobs.show(repository, digest, hasher.size, pusher, join)
         await self._close(_ticket(session))
         return hasher.size
 

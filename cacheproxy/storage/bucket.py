@@ -15,11 +15,13 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import Enum
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange
+from cacheproxy.storage.files import pusher_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,15 @@ class Match:
 
 
 ABSENT = Match(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is known of an object without its bytes: how many these are, and who uploaded it, where
+    the bucket still knows."""
+
+    size: int
+    pusher: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +69,39 @@ class Listed:
     modified: float = field(default=0.0, compare=False)
 
 
+class Origin(Enum):
+    """Where the bytes of a file come from."""
+
+    DISK = "disk"
+    """They were here."""
+    FILL = "fill"
+    """They are brought here for this reader."""
+    COALESCED = "coalesced"
+    """They are brought here for an earlier one."""
+    BUCKET = "bucket"
+    """They pass through."""
+
+
 class LocalFile:
     """An object opened for reading: `size` bytes behind the descriptor `fd`.
 
     The bytes stay readable until `close`, even when the object is deleted or replaced meanwhile.
     """
 
-    __slots__ = ("fd", "size")
+    __slots__ = ("fd", "origin", "size")
 
     verified: ClassVar[bool] = True
     """Whether the size is that of what was verified, and not only what a bucket has just said."""
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, size: int, origin: Origin = Origin.DISK) -> None:
         self.fd = fd
         self.size = size
+        self.origin = origin
+
+    @property
+    def pusher(self) -> str:
+        """Who uploaded it, where that is known."""
+        return pusher_of(self.fd)
 
     def fileno(self) -> int:
         return self.fd
@@ -111,6 +141,7 @@ class Stream(Protocol):
 
     size: int
     length: int | None
+    pusher: str
 
     def batches(self) -> AsyncGenerator[bytes, None]:
         """Non-empty batches, `length` bytes together."""
@@ -141,8 +172,8 @@ class Bucket(Protocol):
     local: bool
     """Whether objects are files here. Then `open` gives a LocalFile, else a Stream."""
 
-    async def head(self, key: str) -> int | None:
-        """The object's size in bytes."""
+    async def head(self, key: str) -> Head | None:
+        """What is known of the object without reading it."""
 
     async def read(self, key: str, known: Stored | None = None) -> Stored | None:
         """A small object whole (records and manifests, some MiB at most).
@@ -172,16 +203,18 @@ class Bucket(Protocol):
         """
 
     def upload(
-        self, path: str, key: str, length: int | None
+        self, path: str, key: str, length: int | None, pusher: str = ""
     ) -> AbstractAsyncContextManager[Upload]:
         """Let the file at `path` become the object `key`; of `length` bytes, where that is known.
+        It comes from `pusher`, which is for people to know: buckets may forget it.
 
         Without commit nothing of it is left on exit. A bucket of files may take the file itself,
         which then is no longer at `path`.
         """
 
-    async def join(self, parts: Sequence[Listed], key: str) -> None:
-        """Make the concatenation of the objects `parts` the object `key`; the parts stay."""
+    async def join(self, parts: Sequence[Listed], key: str, pusher: str = "") -> None:
+        """Make the concatenation of the objects `parts` the object `key`, which comes from
+        `pusher`; the parts stay."""
 
     async def delete(self, key: str, *, match: Match | None = None) -> None:
         """Delete the object, if it is there.

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from contextlib import suppress
 from typing import Final
 
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
@@ -11,6 +12,8 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)  # Python has no name for fallo
 _PUNCH_HOLE_KEEP_SIZE: Final = 0x03
 
 _COPY_BYTES: Final = 1 << 30
+
+_PUSHER: Final = "user.cacheproxy.pusher"
 
 
 def open_if_there(path: str) -> int | None:
@@ -115,3 +118,18 @@ def punch(fd: int, offset: int, length: int) -> None:
     if _libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def set_pusher(file: int | str, pusher: str) -> None:
+    """Note who a file comes from. Not every file system has room for that."""
+    if pusher:
+        with suppress(OSError):
+            os.setxattr(file, _PUSHER, pusher.encode())
+
+
+def pusher_of(file: int | str) -> str:
+    """Who a file comes from, as far as that was noted."""
+    try:
+        return os.getxattr(file, _PUSHER).decode(errors="replace")
+    except OSError:
+        return ""

@@ -30,7 +30,7 @@ from cacheproxy.errors import Conflict
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
-from cacheproxy.storage.bucket import ABSENT, Listed, LocalFile, Match, Stored, Upload
+from cacheproxy.storage.bucket import ABSENT, Head, Listed, LocalFile, Match, Stored, Upload
 from cacheproxy.storage.deadline import Deadline
 from cacheproxy.storage.files import (
     CREATE,
@@ -39,8 +39,10 @@ from cacheproxy.storage.files import (
     is_at,
     open_if_there,
     publish,
+    pusher_of,
     read_all,
     read_file,
+    set_pusher,
     sync_folder,
     unlink,
     write_all,
@@ -106,10 +108,11 @@ class FolderBucket:
         finally:
             os.close(visit)
 
-    async def head(self, key: str) -> int | None:
+    async def head(self, key: str) -> Head | None:
+        path = self._path(key)
         with os_errors:
             try:
-                return os.stat(self._path(key)).st_size
+                return Head(os.stat(path).st_size, pusher_of(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -139,11 +142,15 @@ class FolderBucket:
         await in_thread(self._put, self._path(key), data, metadata, match)
 
     @asynccontextmanager
-    async def upload(self, path: str, key: str, length: int | None) -> AsyncIterator[Upload]:
+    async def upload(
+        self, path: str, key: str, length: int | None, pusher: str = ""
+    ) -> AsyncIterator[Upload]:
+        set_pusher(path, pusher)
         yield _Rename(partial(self._adopt, path, self._path(key)))
 
-    async def join(self, parts: Sequence[Listed], key: str) -> None:
-        await in_thread(self._join, [self._path(part.key) for part in parts], self._path(key))
+    async def join(self, parts: Sequence[Listed], key: str, pusher: str = "") -> None:
+        sources = [self._path(part.key) for part in parts]
+        await in_thread(self._join, sources, self._path(key), pusher)
 
     async def delete(self, key: str, *, match: Match | None = None) -> None:
         await in_thread(self._delete, self._path(key), match)
@@ -213,12 +220,13 @@ class FolderBucket:
             publish(source, path, self._root)
             unlink(_metadata_path(path))
 
-    def _join(self, parts: Sequence[str], path: str) -> None:
+    def _join(self, parts: Sequence[str], path: str, pusher: str) -> None:
         temporary = self._temporary()
         try:
             with os_errors:
                 fd = os.open(temporary, CREATE, 0o644)
                 try:
+                    set_pusher(fd, pusher)
                     for part in parts:
                         append(fd, part)
                     os.fsync(fd)

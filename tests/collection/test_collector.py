@@ -21,7 +21,7 @@ from cacheproxy.oci.manifest import OCI_MANIFEST
 from cacheproxy.oci.reference import Tag
 from cacheproxy.registry.batches import read_batch, write_batch
 from cacheproxy.registry.registry import Registry
-from cacheproxy.storage.bucket import Bucket
+from cacheproxy.storage.bucket import Bucket, Head
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 from tests.collection.promises import Document, index, referrer
@@ -357,7 +357,7 @@ async def test_garbage_in_a_folder_goes_by_its_age(tmp_path: Path) -> None:
     assert report.deleted == 1
     assert [await bucket.head(Namespace().blob(digest_of(each))) for each in _CONTENTS] == [
         None,
-        len(b"new"),
+        Head(len(b"new")),
         len(b"layer"),
     ]
     assert [each.key async for each in bucket.list(Namespace().batches())] == []

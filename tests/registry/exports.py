@@ -26,6 +26,7 @@ from cacheproxy.buildkit.manifest import (
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.manifest_store import StoredManifest
+from cacheproxy.storage.bucket import Head
 from cacheproxy.storage.layout import Namespace
 from tests.buildkit.generating import GZIP, SECOND
 from tests.registry.rooms import Bytes, Rooms
@@ -139,7 +140,7 @@ async def import_(rooms: Rooms, reference: Tag | Digest = TAG) -> Served:
     cache = read_cache(manifest.data, config)
     assert isinstance(cache, Cache), cache
     for digest, layer in cache.descriptors.items():
-        assert await rooms.folder.head(Namespace().blob(Digest(digest))) == layer.size
+        assert await rooms.folder.head(Namespace().blob(Digest(digest))) == Head(layer.size)
         assert not await rooms.hidden.has(APP, Digest(digest))
     by_digest = await rooms.manifests.get(APP, manifest.digest)
     assert by_digest == manifest

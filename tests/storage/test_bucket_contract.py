@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.oci.digest import digest_of
 from cacheproxy.oci.ranges import ByteRange
-from cacheproxy.storage.bucket import ABSENT, Bucket, Listed, Match
+from cacheproxy.storage.bucket import ABSENT, Bucket, Head, Listed, Match
 from tests.storage.objects import Files, content, keys, whole
 
 
@@ -31,7 +31,7 @@ async def test_what_was_put_is_read(bucket: Bucket) -> None:
     await bucket.put("a/b", b"second", metadata={"kind": "y"})
 
     assert await whole(bucket, "a/b") == (b"second", {"kind": "y"})
-    assert await bucket.head("a/b") == 6
+    assert await bucket.head("a/b") == Head(6)
 
 
 async def test_what_is_known_is_still_asked_for(bucket: Bucket) -> None:
@@ -67,7 +67,7 @@ async def test_an_empty_object_is_there(bucket: Bucket) -> None:
     """Nothing is a content like any other."""
     await bucket.put("a/b", b"")
 
-    assert await bucket.head("a/b") == 0
+    assert await bucket.head("a/b") == Head(0)
     assert await whole(bucket, "a/b") == (b"", {})
     assert await content(bucket, "a/b") == b""
 
@@ -85,7 +85,7 @@ async def test_a_condition_is_kept(bucket: Bucket) -> None:
         await bucket.put("a/b", b"third", match=ABSENT)
     with pytest.raises(Conflict):
         await bucket.delete("a/b", match=Match(stored.version))
-    assert await bucket.head("a/b") == 6
+    assert await bucket.head("a/b") == Head(6)
 
 
 async def test_a_delete_on_condition_is_done(bucket: Bucket) -> None:
@@ -124,7 +124,7 @@ async def test_a_file_becomes_the_object(
     await files.upload("a/b", data, digest_of(data), known=known)
 
     assert await whole(bucket, "a/b") == (data, {})
-    assert await bucket.head("a/b") == len(data)
+    assert await bucket.head("a/b") == Head(len(data))
 
 
 async def test_a_file_that_grows_becomes_the_object(bucket: Bucket, files: Files) -> None:
@@ -209,7 +209,7 @@ async def test_a_cancelled_write_is_whole_or_not_there(bucket: Bucket) -> None:
         write.cancel()
         await asyncio.gather(write, return_exceptions=True)
 
-        assert await bucket.head(f"a/{number}") in (None, 7)
+        assert await bucket.head(f"a/{number}") in (None, Head(7))
 
 
 async def test_a_bucket_in_order_says_so(bucket: Bucket) -> None:

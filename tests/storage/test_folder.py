@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cacheproxy.errors import Conflict, StorageFull, Unavailable
-from cacheproxy.storage.bucket import Listed, Match
+from cacheproxy.storage.bucket import Head, Listed, Match
 from cacheproxy.storage.folder import FolderBucket, FolderInUse
 from tests.storage.objects import Files, keys, whole
 
@@ -67,7 +67,7 @@ async def test_folders_that_became_empty_go_without_harm_to_writers(
             bucket.delete("deep/er/gone"), bucket.put(f"deep/er/{round_}", b"stays")
         )
 
-        assert await bucket.head(f"deep/er/{round_}") == 5
+        assert await bucket.head(f"deep/er/{round_}") == Head(5)
         await bucket.delete(f"deep/er/{round_}")
     assert sorted(os.listdir(tmp_path)) == [".locks", ".spool"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.oci.digest import digest_of
-from cacheproxy.storage.bucket import ABSENT, Listed, Match
+from cacheproxy.storage.bucket import ABSENT, Head, Listed, Match
 from cacheproxy.storage.s3.bucket import S3Bucket
 from tests.real.seaweed import SeaweedFS
 from tests.s3.faults import Fault, What
@@ -56,7 +56,7 @@ async def test_what_passes_is_tried_again(bucket: S3Bucket, proxy: S3Proxy, what
     await bucket.put("a/b", b"content")
 
     assert await whole(bucket, "a/b") == (b"content", {})
-    assert await bucket.head("a/b") == 7
+    assert await bucket.head("a/b") == Head(7)
     assert await keys(bucket, "a/") == ["a/b"]
     await bucket.delete("a/b")
     assert len(proxy.fired) == 5
@@ -170,7 +170,7 @@ async def test_s3_that_is_gone_is_unavailable_until_it_is_back(
             await keys(bucket, "a/")
     proxy.up()
 
-    assert await bucket.head("a/b") == 7
+    assert await bucket.head("a/b") == Head(7)
 
 
 async def test_upload_that_fails_or_is_left_leaves_nothing(

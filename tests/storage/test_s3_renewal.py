@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cacheproxy.errors import Unavailable
+from cacheproxy.storage.bucket import Head
 from cacheproxy.storage.s3 import credentials
 from tests.real.seaweed import SeaweedFS
 from tests.s3.aws import FakeAws, Key, signed, signed_url
@@ -48,7 +49,7 @@ async def test_a_key_that_ends_is_renewed_before(
         with pytest.raises(Unavailable, match="InvalidAccessKeyId"):
             await keys(bucket, "")
         assert await keys(bucket, "") == ["a"]
-        assert await bucket.head("a") == 7
+        assert await bucket.head("a") == Head(7)
 
     used = [signed(call)[0] for call in proxy.calls]
     assert used == ["old", seaweed.access_key, "older", seaweed.access_key, seaweed.access_key]
@@ -89,9 +90,9 @@ async def test_a_key_is_used_to_its_end_when_it_cannot_be_renewed(
     async with chained(seaweed) as bucket:
         await bucket.put("a", b"content")
         aws.keys = []
-        assert await bucket.head("a") == 7
+        assert await bucket.head("a") == Head(7)
         aws.open.clear()
-        assert await bucket.head("a") == 7
+        assert await bucket.head("a") == Head(7)
         assert await keys(bucket, "") == ["a"]
     assert len(aws.assumed) > 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cacheproxy.errors import Conflict, StorageInvalid
-from cacheproxy.storage.bucket import ABSENT, Bucket
+from cacheproxy.storage.bucket import ABSENT, Bucket, Head
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import FORMAT_KEY
 from cacheproxy.storage.opening import place
@@ -36,7 +36,7 @@ async def test_a_folder_is_opened_beside_its_owner(root: Path) -> None:
     try:
         async with _visited(root, writing=True) as bucket:
             await bucket.put("a", b"1", match=ABSENT)
-        assert await owner.head("a") == 1
+        assert await owner.head("a") == Head(1)
     finally:
         os.close(lock)
 
@@ -65,7 +65,7 @@ async def test_another_user_may_only_read(root: Path) -> None:
     """What root writes, the server could not use: the files of the locks first of all."""
     os.chown(root / FORMAT_KEY, 1, 1)
     async with _visited(root) as bucket:
-        assert await bucket.head(FORMAT_KEY) == 1
+        assert await bucket.head(FORMAT_KEY) == Head(1)
     with pytest.raises(StorageInvalid, match="another user's"):
         async with _visited(root, writing=True):
             pass

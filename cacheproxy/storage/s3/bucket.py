@@ -21,13 +21,13 @@ from botocore.exceptions import BotoCoreError
 
 from cacheproxy.errors import StorageInvalid, Unavailable
 from cacheproxy.oci.ranges import ByteRange
-from cacheproxy.storage.bucket import Listed, Match, Stored, Upload
+from cacheproxy.storage.bucket import Head, Listed, Match, Stored, Upload
 from cacheproxy.storage.layout import FORMAT_KEY
 from cacheproxy.storage.s3.credentials import Chain
 from cacheproxy.storage.s3.explain import explain
 from cacheproxy.storage.s3.join import join
 from cacheproxy.storage.s3.listing import listed, sweep, walked
-from cacheproxy.storage.s3.objects import S3Objects
+from cacheproxy.storage.s3.objects import S3Objects, pusher_in
 from cacheproxy.storage.s3.options import Abilities, S3Options
 from cacheproxy.storage.s3.requests import Observe, Request, S3Requests
 from cacheproxy.storage.s3.signing import Signer
@@ -58,9 +58,11 @@ class S3Bucket:
         """What to tell who configures the bucket, in one sentence."""
         return explain(error, self.options)
 
-    async def head(self, key: str) -> int | None:
+    async def head(self, key: str) -> Head | None:
         found = await self._objects.look(key)
-        return None if found is None else int(found.headers["Content-Length"])
+        if found is None:
+            return None
+        return Head(int(found.headers["Content-Length"]), pusher_in(found.headers))
 
     async def read(self, key: str, known: Stored | None = None) -> Stored | None:
         return await self._objects.read(key, known)
@@ -79,13 +81,13 @@ class S3Bucket:
         await self._objects.put(key, data, metadata, match)
 
     def upload(
-        self, path: str, key: str, length: int | None
+        self, path: str, key: str, length: int | None, pusher: str = ""
     ) -> AbstractAsyncContextManager[Upload]:
-        upload = S3Upload(self._objects, path, key, length)
+        upload = S3Upload(self._objects, path, key, length, pusher)
         return uploading(upload, self._objects.background)
 
-    async def join(self, parts: Sequence[Listed], key: str) -> None:
-        await join(self._objects, parts, key)
+    async def join(self, parts: Sequence[Listed], key: str, pusher: str = "") -> None:
+        await join(self._objects, parts, key, pusher)
 
     async def delete(self, key: str, *, match: Match | None = None) -> None:
         await self._objects.delete(key, match)

@@ -9,40 +9,41 @@ from cacheproxy.errors import Unavailable
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import Listed
 from cacheproxy.storage.s3.multipart import Multipart, Part, copy_source
-from cacheproxy.storage.s3.objects import S3Objects
+from cacheproxy.storage.s3.objects import S3Objects, pushed_by
 from cacheproxy.storage.s3.parts import Copy, Piece, Send, Step, plan
 from cacheproxy.storage.s3.requests import Body
 
 _AT_ONCE: Final = 4
 
 
-async def join(objects: S3Objects, parts: Sequence[Listed], key: str) -> None:
+async def join(objects: S3Objects, parts: Sequence[Listed], key: str, pusher: str) -> None:
     """See `Bucket.join`. One request where there is but one step."""
     steps = plan([part.size for part in parts], objects.options.copy_bytes)
     match steps:
         case [Copy(Piece(source)) as step]:
-            await _copy(objects, parts[source].key, key, step.length)
+            await _copy(objects, parts[source].key, key, step.length, pusher)
         case [Send() as step]:
             body = _body(objects, parts, step)
-            await objects.write(key, body, step.length, None, {}, None)
+            await objects.write(key, body, step.length, None, pushed_by(pusher), None)
         case _:
-            await _assemble(objects, parts, steps, key)
+            await _assemble(objects, parts, steps, key, pusher)
 
 
-async def _copy(objects: S3Objects, source: str, key: str, length: int) -> None:
+async def _copy(objects: S3Objects, source: str, key: str, length: int, pusher: str) -> None:
     params = {
         "Key": objects.name(key),
         "CopySource": copy_source(objects, source),
         "MetadataDirective": "REPLACE",
+        "Metadata": pushed_by(pusher),
         **objects.options.object_params(),
     }
     await objects.requests.call("CopyObject", params, objects.options.write_seconds, length=length)
 
 
 async def _assemble(
-    objects: S3Objects, parts: Sequence[Listed], steps: Sequence[Step], key: str
+    objects: S3Objects, parts: Sequence[Listed], steps: Sequence[Step], key: str, pusher: str
 ) -> None:
-    multipart = await Multipart.begin(objects, key)
+    multipart = await Multipart.begin(objects, key, pusher)
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def take(number: int, step: Step) -> Part:

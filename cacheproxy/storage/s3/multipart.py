@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.storage.bucket import ABSENT
-from cacheproxy.storage.s3.objects import S3Objects, condition, new_write
+from cacheproxy.storage.s3.objects import S3Objects, condition, new_write, pushed_by
 from cacheproxy.storage.s3.parts import Copy
 from cacheproxy.storage.s3.requests import Body, Request
 
@@ -26,9 +26,13 @@ class Multipart:
         self._params = {"Key": objects.name(key), "UploadId": id_}
 
     @classmethod
-    async def begin(cls, objects: S3Objects, key: str) -> "Multipart":
+    async def begin(cls, objects: S3Objects, key: str, pusher: str) -> "Multipart":
         write = new_write()
-        params = {"Key": objects.name(key), "Metadata": write, **objects.options.object_params()}
+        params = {
+            "Key": objects.name(key),
+            "Metadata": {**write, **pushed_by(pusher)},
+            **objects.options.object_params(),
+        }
         if objects.options.checksums == "required":
             params["ChecksumAlgorithm"] = "SHA256"
         called = await objects.requests.call(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
@@ -25,6 +26,8 @@ CONFLICTS: Final = frozenset({404, 412})
 
 # Names the write that made an object, to know one's own when its answer was lost.
 _WRITE: Final = "cacheproxy-write"
+
+_PUSHER: Final = "pusher"
 
 _STRIPES: Final = 64
 _LARGE: Final = 256 << 10
@@ -84,7 +87,9 @@ class S3Objects:
         response = await self.requests.begin(
             Request("GetObject", params, self.options.read_seconds, expect)
         )
-        return None if response.status == 404 else S3Stream.of(response, self._ahead, part)
+        if response.status == 404:
+            return None
+        return S3Stream.of(response, self._ahead, part, pusher_in(response.headers))
 
     async def put(
         self,
@@ -198,6 +203,16 @@ class S3Objects:
 def new_write() -> dict[str, str]:
     """Metadata that no other write has."""
     return {_WRITE: secrets.token_hex(8)}
+
+
+def pushed_by(pusher: str) -> dict[str, str]:
+    """Metadata that tells who uploaded an object: in ASCII, as nothing else is sure to pass."""
+    return {_PUSHER: quote(pusher)} if pusher else {}
+
+
+def pusher_in(headers: Mapping[str, str]) -> str:
+    """Who uploaded an object, if its headers tell."""
+    return unquote(headers.get(META + _PUSHER, ""))
 
 
 def condition(match: Match | None) -> dict[str, str]:

@@ -23,8 +23,10 @@ class S3Stream:
         size: int,
         part: ByteRange,
         cut: bool,
+        pusher: str,
     ) -> None:
         self.size = size
+        self.pusher = pusher
         self.length: int | None = part.length
         self.cut = cut
         self._response = response
@@ -34,7 +36,11 @@ class S3Stream:
 
     @classmethod
     def of(
-        cls, response: aiohttp.ClientResponse, ahead: ReadAhead, part: ByteRange | None
+        cls,
+        response: aiohttp.ClientResponse,
+        ahead: ReadAhead,
+        part: ByteRange | None,
+        pusher: str = "",
     ) -> "S3Stream":
         """The answer to a request for `part`, or for all.
 
@@ -42,27 +48,31 @@ class S3Stream:
             Unavailable: it is not what was asked for. It is closed then.
         """
         try:
-            return cls._of(response, ahead, part)
+            return cls._of(response, ahead, part, pusher)
         except BaseException:
             response.close()
             raise
 
     @classmethod
     def _of(
-        cls, response: aiohttp.ClientResponse, ahead: ReadAhead, part: ByteRange | None
+        cls,
+        response: aiohttp.ClientResponse,
+        ahead: ReadAhead,
+        part: ByteRange | None,
+        pusher: str,
     ) -> "S3Stream":
         if part is not None and (header := response.headers.get("Content-Range")) is not None:
             found = _CONTENT_RANGE.fullmatch(header)
             if found is None or (int(found[1]), int(found[2])) != (part.start, part.last):
                 raise Unavailable("the bucket sent another part than it was asked for")
-            return cls(response, ahead, int(found[3]), part, cut=False)
+            return cls(response, ahead, int(found[3]), part, cut=False, pusher=pusher)
         size = response.content_length
         if response.status != 200 or size is None:
             raise Unavailable("the bucket sent an object without its size")
         whole = ByteRange(0, size)
         if part is not None and part.start + part.length > size:
             raise Unavailable("the object in the bucket is shorter than it was")
-        return cls(response, ahead, size, part or whole, cut=part is not None)
+        return cls(response, ahead, size, part or whole, part is not None, pusher)
 
     async def batches(self) -> AsyncGenerator[bytes, None]:
         try:

@@ -18,7 +18,7 @@ from cacheproxy.storage.bucket import ABSENT
 from cacheproxy.storage.files import READ
 from cacheproxy.storage.s3.background import Background
 from cacheproxy.storage.s3.multipart import Multipart, Part
-from cacheproxy.storage.s3.objects import S3Objects
+from cacheproxy.storage.s3.objects import S3Objects, pushed_by
 from cacheproxy.storage.s3.parts import MIB, part_size
 from cacheproxy.storage.s3.requests import Body
 
@@ -28,10 +28,13 @@ _AT_ONCE: Final = 4
 class S3Upload:
     """See `Upload`. Made by `uploading`."""
 
-    def __init__(self, objects: S3Objects, path: str, key: str, length: int | None) -> None:
+    def __init__(
+        self, objects: S3Objects, path: str, key: str, length: int | None, pusher: str
+    ) -> None:
         self._objects = objects
         self._path = path
         self._key = key
+        self._pusher = pusher
         self._part_bytes = part_size(length, objects.options.part_bytes)
         self._fd: int | None = None
         self._multipart: asyncio.Task[Multipart] | None = None
@@ -76,11 +79,13 @@ class S3Upload:
 
     async def _put(self, digest: Digest | None, size: int, absent: bool) -> None:
         match = ABSENT if absent else None
-        await self._objects.write(self._key, self._range(0, size), size, digest, {}, match)
+        body, metadata = self._range(0, size), pushed_by(self._pusher)
+        await self._objects.write(self._key, body, size, digest, metadata, match)
 
     def _start(self, length: int) -> None:
         if self._multipart is None:
-            self._multipart = asyncio.create_task(Multipart.begin(self._objects, self._key))
+            beginning = Multipart.begin(self._objects, self._key, self._pusher)
+            self._multipart = asyncio.create_task(beginning)
         start = self._started
         number = len(self._parts) + len(self._running) + 1
         self._running[start] = asyncio.create_task(self._send(number, start, length))
