@@ -1,6 +1,7 @@
 """The composition root: builds the objects of one process, and owns their lifetimes."""
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from cacheproxy.access.clients import Names
 from cacheproxy.access.control import Access, OpenAccess
 from cacheproxy.access.policy import Action
 from cacheproxy.api.blobs import BlobsApi
@@ -35,16 +37,17 @@ from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
 from cacheproxy.errors import RegistryError
 from cacheproxy.listening import address_of
+from cacheproxy.logs import RequestLog
 from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.registry.uploads import Uploads
-from cacheproxy.rules import cache_rules, policies
+from cacheproxy.rules import cache_rules, clients, policies
 from cacheproxy.security import Security, service_of
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.opening import Place
-from cacheproxy.telemetry import Metrics, RequestLog
+from cacheproxy.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -57,6 +60,9 @@ _LAST_USES_SECONDS: Final = 5.0
 _COLLECT_SECONDS: Final = 600.0  # how often it is looked whether that is due
 _COLLECTED_PER_SECOND: Final = 2_500.0  # some 5 % of a processor
 _WATCH_SECONDS: Final = 1.0
+_SETTLE_SECONDS: Final = 1.0
+_LAG_SECONDS: Final = 0.25
+_NAMES: Final = "clients"
 _END_SECONDS: Final = 1.0
 _NOTHING_SECONDS: Final = 0.01
 _BACKLOG: Final = 1024
@@ -74,23 +80,26 @@ class App:
         secret: bytes,
         access: Access | None = None,
         tls: SSLContext | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         namespace = Namespace()
         self._bucket = bucket
-        self._contents = contents = _contents(config, bucket)
+        self._metrics = metrics = metrics or Metrics(shared_metrics())
+        self._tier = None if bucket.local else _tier(config, metrics)
+        self._contents = contents = _contents(bucket, self._tier)
         self._registry = registry = Registry(bucket, namespace, contents, cache_rules(config.cache))
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
         self.uploads = Uploads(bucket, namespace, contents, registry.blobs, tickets)
         access = access or OpenAccess()
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
-        self._metrics = Metrics(shared_metrics())
         self._log = RequestLog()
-        self.health = Health(bucket.ping, self._metrics.exposition)
+        self.health = Health(bucket.ping, metrics.exposition)
+        tier = "disk" if bucket.local else "s3"
         routes = _routes(
-            BlobsApi(registry.blobs, idle, config.s3.redirect_bytes),
+            BlobsApi(registry.blobs, tier, idle, config.s3.redirect_bytes),
             UploadsApi(registry.blobs, self.uploads, access, config.limits.blob_bytes, intake),
-            ManifestsApi(registry.manifests, config.limits.manifest_bytes, intake),
+            ManifestsApi(registry.manifests, tier, config.limits.manifest_bytes, intake),
             ListingsApi(registry.tags, registry.catalog, registry.referrers, access),
             TokensApi(access, intake),
         )
@@ -98,8 +107,9 @@ class App:
             routes,
             access,
             Challenges(config.server.public_url, service_of(config)),
+            clients(config.clients, _names(config)),
             self.health,
-            self._metrics.request_began,
+            metrics.request_began,
             self._report,
         )
         self._collector = Collector(
@@ -174,9 +184,28 @@ class App:
         yield _every(_CONDEMNED_SECONDS, self._registry.condemned.poll, first=_CONDEMNED_SECONDS)
         yield _every(_CONDEMNED_SECONDS, self._finish, first=_CONDEMNED_SECONDS)
         yield _every(_USES_SECONDS, self._registry.uses.write, first=_USES_SECONDS)
+        yield _every(_SETTLE_SECONDS, self._settle, first=_SETTLE_SECONDS)
+        yield self._watch_loop()
+        if self._tier is not None:
+            yield _every(_POLL_SECONDS, self._measure_tier)
         if self._interval:
             look = min(self._interval, _COLLECT_SECONDS)
             yield _every(look, self._collect, first=look)
+
+    async def _settle(self) -> None:
+        self._metrics.settle()
+
+    async def _watch_loop(self) -> None:
+        """Measure how late the event loop is: a busy one keeps every request waiting."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_LAG_SECONDS)
+            self._metrics.lagged(max(0.0, time.monotonic() - before - _LAG_SECONDS))
+
+    async def _measure_tier(self) -> None:
+        assert self._tier is not None
+        size, objects = await self._tier.usage()
+        self._metrics.tier_has(size, objects, self._tier.limit)
 
     async def _finish(self) -> None:
         """Who pushes what a dead collector was deleting waits for that."""
@@ -222,9 +251,10 @@ async def run(config: Config, storage: Place, listener: socket.socket, security:
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, ended.set)
-    async with storage.opened() as bucket:
+    metrics = Metrics(shared_metrics())
+    async with storage.opened(metrics.s3_asked) as bucket:
         secret = await load_secret(bucket)
-        app = App(config, bucket, secret, security.access, security.tls)
+        app = App(config, bucket, secret, security.access, security.tls, metrics)
         async with app.serving(listener):
             log.info("serving", listen=address_of(listener), storage=config.storage.url)
             watch = asyncio.create_task(_every(_WATCH_SECONDS, security.look))
@@ -233,12 +263,22 @@ async def run(config: Config, storage: Place, listener: socket.socket, security:
     log.info("ended")
 
 
-def _contents(config: Config, bucket: Bucket) -> Contents:
+def _tier(config: Config, metrics: Metrics) -> Tier:
+    return Tier(config.tier.folder, config.tier.bytes, metrics.evicted)
+
+
+def _contents(bucket: Bucket, tier: Tier | None) -> Contents:
     """A folder's objects are local already; others come by way of the tier."""
     if isinstance(bucket, FolderBucket):
         return Contents(bucket, SpoolFolder(bucket.spool))
-    tier = Tier(config.tier.folder, config.tier.bytes)
+    assert tier is not None
     return Contents(bucket, SpoolFolder(tier.spool), tier)
+
+
+def _names(config: Config) -> Names:
+    """Workers share the names of clients, as they share metrics."""
+    shared = shared_metrics()
+    return Names(config.clients.names, shared and os.path.join(shared, _NAMES))
 
 
 def _routes(

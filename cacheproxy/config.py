@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
@@ -46,6 +47,18 @@ class Bytes(int):
         if match is None:
             raise ValueError(f"Expected a number of bytes such as 4MiB, got {text!r}")
         return cls(int(match[1]) * _UNITS[match[2]])
+
+
+class Network(str):
+    """A network as in `10.1.0.0/16`, or an address."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Network":
+        try:
+            ip_network(text)
+        except ValueError as error:
+            raise ValueError(f"Expected a network, but {error}") from None
+        return cls(text)
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +108,17 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def on(self) -> bool:
         """Whether access is controlled at all."""
         return bool(self.htpasswd_file or self.rules)
+
+
+class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    header: str = ""
+    """The request header that names the client, where it is no user: `X-Runner`."""
+    networks: dict[str, tuple[Network, ...]] = {}
+    """The networks that clients are in: `{eu-runners: [10.1.0.0/16]}`; the smallest one counts."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """The networks of proxies that are believed where requests come from (X-Forwarded-For)."""
+    names: Count = 200
+    """How many clients have a name in metrics; all that come later are `other`."""
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -212,6 +236,7 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = msgspec.field(default_factory=Server)
     auth: Auth = msgspec.field(default_factory=Auth)
+    clients: Clients = msgspec.field(default_factory=Clients)
     storage: Storage = msgspec.field(default_factory=Storage)
     s3: S3 = msgspec.field(default_factory=S3)
     tier: Tier = msgspec.field(default_factory=Tier)
@@ -309,7 +334,7 @@ def shared_metrics() -> str | None:
 
 def as_yaml(config: Config) -> str:
     """The settings as a file that gives them."""
-    tree = msgspec.to_builtins(config, enc_hook=int)
+    tree = msgspec.to_builtins(config, enc_hook=_encode)
     return yaml.safe_dump(tree, sort_keys=False)
 
 
@@ -353,9 +378,15 @@ def _unknown(key: str, where: str) -> str:
 
 
 def _decode(kind: type, value: Any) -> Any:
+    if kind is Network:
+        return Network.parse(str(value))
     if kind is not Bytes:
         raise NotImplementedError(f"settings of type {kind}")
     return Bytes.parse(str(value))
+
+
+def _encode(value: Any) -> int | str:
+    return int(value) if isinstance(value, Bytes) else str(value)
 
 
 def _told(problem: str) -> str:

@@ -1,9 +1,11 @@
 """From settings to the values that rooms take."""
 
+from ipaddress import ip_network
 from typing import TypeVar
 
 import msgspec
 
+from cacheproxy.access.clients import Clients, Names
 from cacheproxy.access.policy import Action, Rule
 from cacheproxy.access.policy import Policy as AccessPolicy
 from cacheproxy.collection.retention import Policies, Policy
@@ -16,6 +18,7 @@ from cacheproxy.config import (
     Retention,
     RetentionRule,
 )
+from cacheproxy.config import Clients as ClientSettings
 from cacheproxy.oci.reference import Pattern
 from cacheproxy.registry.registry import CacheRules
 from cacheproxy.registry.sources import Window, Windows
@@ -52,6 +55,15 @@ def access_policy(settings: Auth) -> AccessPolicy:
     """Who may do what. Raises ConfigError: a rule means nothing."""
     rules = [_rule(number, rule, settings) for number, rule in enumerate(settings.rules, 1)]
     return AccessPolicy(rules, settings.groups)
+
+
+def clients(settings: ClientSettings, names: Names) -> Clients:
+    """How clients are called."""
+    networks = {
+        ip_network(network): name for name, of in settings.networks.items() for network in of
+    }
+    trusted = list(map(ip_network, settings.trusted_proxies))
+    return Clients(names, settings.header, networks, trusted)
 
 
 def _rule(number: int, rule: AccessRule, settings: Auth) -> Rule:

@@ -1,15 +1,15 @@
-"""What the process tells of itself: structured logs, and every metric, defined once."""
+"""Every metric, defined once.
 
-import logging
-import os
+At most `clients.names` and two more clients have series of their own, all other labels have few
+values: see README, "Metrics", for how many series that are.
+"""
+
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final, Literal
 
-import msgspec
-import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -21,32 +21,42 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cacheproxy import __version__
-from cacheproxy.access.policy import Action
-from cacheproxy.api.call import Call
-from cacheproxy.api.entrance import Report
+from cacheproxy.api.call import Call, Found, Kind
+from cacheproxy.api.entrance import CLIENT_GONE, Report
+from cacheproxy.buildkit.accept import is_for_config
+from cacheproxy.exchanges import Exchange, Exchanges
 
 # Without them a scrape is half as long, and nobody draws when a series began.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
-_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
-
-# Steps of an upload, which stores a blob when it ends.
-_STEPS: Final = frozenset({"end-4a", "end-5", "end-13", "end-14"})
+_LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
+_UPLOADS: Final = frozenset({"end-4a", "end-5", "end-6"})
+_UPLOADED: Final = frozenset({"end-4b", "end-6", "end-11"})
+_LOOKS: Final = {"end-2": Kind.BLOB, "end-3": Kind.MANIFEST}
 
 
 @dataclass(frozen=True, slots=True)
-class _Children:
-    """The series that one kind of request adds to."""
+class _Answers:
+    """The series of one kind of answers."""
 
     requests: Counter
     seconds: Histogram
     first_byte: Histogram
     received: Counter
     sent: Counter
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """The series of what one client finds in one way."""
+
+    requests: Counter
+    bytes: Counter
+    of_client: Counter
+    bytes_of_client: Counter
 
 
 class Metrics:
@@ -59,86 +69,241 @@ class Metrics:
     def __init__(self, shared: str | None = None) -> None:
         self._registry = CollectorRegistry()
         self._shared = shared
-        registry = self._registry
-        self._requests = Counter(
+        self._exchanges = Exchanges()
+        self._define_http()
+        self._define_cache()
+        self._define_clients()
+        self._define_storage()
+        # Looking children up costs more than counting does.
+        self._running = lru_cache(100)(self._in_progress.labels)
+        self._answers = lru_cache(1000)(self._find_answers)
+        self._looks = lru_cache(10_000)(self._find_looks)
+
+    def _define_http(self) -> None:
+        self._requests = self._counter(
             "cacheproxy_http_requests",
             "Requests answered, by the spec's number of the endpoint.",
             ["endpoint", "method", "code"],
-            registry=registry,
         )
-        self._seconds = Histogram(
+        self._seconds = self._histogram(
             "cacheproxy_http_request_duration_seconds",
             "From the head of a request to the last byte of its answer.",
             ["endpoint", "method"],
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._first_byte = Histogram(
+        self._first_byte = self._histogram(
             "cacheproxy_http_time_to_first_byte_seconds",
             "From the head of a request to the head of its answer.",
             ["endpoint", "method"],
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._in_progress = Gauge(
+        self._in_progress = self._gauge(
             "cacheproxy_http_requests_in_progress",
             "Requests that are being answered.",
             ["endpoint"],
-            multiprocess_mode="livesum",
-            registry=registry,
         )
-        self._received = Counter(
-            "cacheproxy_http_request_bytes",
-            "Bytes of request bodies.",
-            ["endpoint"],
-            registry=registry,
+        self._received = self._counter(
+            "cacheproxy_http_request_bytes", "Bytes of request bodies.", ["endpoint"]
         )
-        self._sent = Counter(
-            "cacheproxy_http_response_bytes",
-            "Bytes of answers' bodies.",
-            ["endpoint"],
-            registry=registry,
+        self._sent = self._counter(
+            "cacheproxy_http_response_bytes", "Bytes of answers' bodies.", ["endpoint"]
         )
-        build = Gauge(
+        self._uploading = self._gauge(
+            "cacheproxy_uploads_in_progress", "Requests that bring a blob or a part of one."
+        )
+        self._lag = self._histogram(
+            "cacheproxy_event_loop_lag_seconds",
+            "How late the event loop is, looked at a few times a second.",
+            buckets=_LAGS,
+        )
+        build = self._gauge(
             "cacheproxy_build_info",
             "Always 1; the labels tell what is running.",
             ["version", "python"],
-            multiprocess_mode="max",
-            registry=registry,
+            mode="max",
         )
         build.labels(__version__, sys.version.split()[0]).set(1)
-        # Looking children up costs more than counting does.
-        self._running = lru_cache(100)(self._find_running)
-        self._children = lru_cache(1000)(self._find_children)
+
+    def _define_cache(self) -> None:
+        self._cache_requests = self._counter(
+            "cacheproxy_cache_requests",
+            "Looks for manifests and blobs: what was found, how, and in which tier.",
+            ["kind", "op", "result", "tier"],
+        )
+        self._cache_bytes = self._counter(
+            "cacheproxy_cache_bytes",
+            "Bytes of manifests and blobs that were sent.",
+            ["kind", "result", "tier"],
+        )
+        self._blob_uploads = self._counter(
+            "cacheproxy_blob_uploads", "Uploads of blobs that ended, and how.", ["result"]
+        )
+        self._blob_upload_bytes = self._counter(
+            "cacheproxy_blob_upload_bytes", "Bytes that came with them.", ["result"]
+        )
+        for kind in Kind:
+            for op in ("get", "head"):
+                self._cache_requests.labels(kind.value, op, "miss", "none")
+        for result in ("stored", "mounted", "digest_mismatch", "aborted", "failed"):
+            self._blob_uploads.labels(result)
+
+    def _define_clients(self) -> None:
+        self._client_requests = self._counter(
+            "cacheproxy_client_cache_requests",
+            "Looks for manifests and blobs, by who looked.",
+            ["client", "kind", "result"],
+        )
+        self._client_bytes = self._counter(
+            "cacheproxy_client_cache_bytes",
+            "Bytes of manifests and blobs that were sent, by whom they were sent to.",
+            ["client", "kind", "result"],
+        )
+        self._imports = self._counter(
+            "cacheproxy_cache_imports",
+            "Caches fetched (found), and tags resolved that are not there (not_found).",
+            ["client", "result"],
+        )
+        self._exported = self._counter(
+            "cacheproxy_cache_exports",
+            "Caches pushed to tags (stored), and those that the tags had already (unchanged).",
+            ["client", "result"],
+        )
+        self._avoided = self._counter(
+            "cacheproxy_client_avoided_uploads",
+            "Blobs of which a client was told that they are there.",
+            ["client"],
+        )
+        self._avoided_bytes = self._counter(
+            "cacheproxy_client_avoided_upload_bytes",
+            "The bytes of these, which the client needs not upload.",
+            ["client"],
+        )
+        self._shared_hits = self._counter(
+            "cacheproxy_cross_client_hits",
+            "Caches and blobs that another client has pushed, by who found them.",
+            ["client", "kind"],
+        )
+
+    def _define_storage(self) -> None:
+        self._tier_bytes = self._gauge(
+            "cacheproxy_tier_bytes", "Bytes of blobs in the tier.", ["tier"], mode="max"
+        )
+        self._tier_limit = self._gauge(
+            "cacheproxy_tier_limit_bytes", "How many it may have.", ["tier"], mode="max"
+        )
+        self._tier_objects = self._gauge(
+            "cacheproxy_tier_objects", "Blobs in the tier.", ["tier"], mode="max"
+        )
+        self._evictions = self._counter(
+            "cacheproxy_tier_evictions", "Blobs evicted from the tier.", ["tier", "reason"]
+        )
+        self._evicted_bytes = self._counter(
+            "cacheproxy_tier_evicted_bytes", "Bytes of these.", ["tier", "reason"]
+        )
+        self._s3_requests = self._counter(
+            "cacheproxy_s3_requests",
+            "Requests sent to S3; code 0 is without an answer.",
+            ["operation", "code"],
+        )
+        self._s3_seconds = self._histogram(
+            "cacheproxy_s3_request_duration_seconds",
+            "From a request to S3 to its answer, of objects that are streamed to its head.",
+            ["operation"],
+        )
+        self._s3_bytes = self._counter(
+            "cacheproxy_s3_bytes", "Bytes of objects sent and received.", ["operation", "direction"]
+        )
 
     def request_began(self, endpoint: str) -> None:
         self._running(endpoint).inc()
+        if endpoint in _UPLOADS:
+            self._uploading.inc()
 
     def request_ended(self, report: Report) -> None:
         call = report.call
         self._running(report.endpoint).dec()
-        children = self._children(call.endpoint, call.request.method, report.status)
-        children.requests.inc()
-        children.seconds.observe(report.seconds)
-        children.first_byte.observe(report.first_byte_seconds)
+        if report.endpoint in _UPLOADS:
+            self._uploading.dec()
+        answers = self._answers(call.endpoint, call.request.method, report.status)
+        answers.requests.inc()
+        answers.seconds.observe(report.seconds)
+        answers.first_byte.observe(report.first_byte_seconds)
         if call.received:
-            children.received.inc(call.received)
+            answers.received.inc(call.received)
         if call.sent:
-            children.sent.inc(call.sent)
+            answers.sent.inc(call.sent)
+        if call.endpoint in _LOOKS:
+            self._looked(call, report.status)
+        elif call.endpoint in _UPLOADED:
+            self._uploaded(call, report)
+        if (exchange := self._exchanges.ended(call, report.status)) is not None:
+            self._exchanged(call.client, exchange)
 
-    def _find_running(self, endpoint: str) -> Gauge:
-        return self._in_progress.labels(endpoint)
+    def _looked(self, call: Call, status: int) -> None:
+        method = call.request.method
+        if method not in ("GET", "HEAD"):
+            return
+        if (outcome := _outcome(call, status)) is None:
+            return
+        kind, result, tier = outcome
+        looks = self._looks(call.client, kind, method.lower(), result, tier)
+        looks.requests.inc()
+        looks.of_client.inc()
+        if call.sent:
+            looks.bytes.inc(call.sent)
+            looks.bytes_of_client.inc(call.sent)
+        if call.found is None or status >= 400:
+            return
+        self._used(call, call.found, method)
 
-    def _find_children(self, endpoint: str, method: str, status: int) -> _Children:
-        if method not in _METHODS:  # clients choose them freely; a label must not
-            method = "other"
-        return _Children(
-            self._requests.labels(endpoint, method, str(status)),
-            self._seconds.labels(endpoint, method),
-            self._first_byte.labels(endpoint, method),
-            self._received.labels(endpoint),
-            self._sent.labels(endpoint),
-        )
+    def _used(self, call: Call, found: Found, method: str) -> None:
+        """What was found spares the client some work."""
+        if call.endpoint == "end-2" and method == "HEAD":
+            self._avoided.labels(call.client).inc()
+            self._avoided_bytes.labels(call.client).inc(found.size)
+        elif found.kind is Kind.CACHE_MANIFEST and method == "HEAD":
+            return  # it is fetched after this, or pushed
+        if call.pusher and any(pusher != call.client for pusher in found.pushers):
+            self._shared_hits.labels(call.client, found.kind.value).inc()
+
+    def settle(self) -> None:
+        """Count what is known only by nothing having come. Call it now and then."""
+        for client in self._exchanges.settled():
+            self._exchanged(client, Exchange.UNCHANGED)
+
+    def _exchanged(self, client: str, exchange: Exchange) -> None:
+        imported = exchange in (Exchange.FOUND, Exchange.NOT_FOUND)
+        counter = self._imports if imported else self._exported
+        counter.labels(client, exchange.value).inc()
+
+    def _uploaded(self, call: Call, report: Report) -> None:
+        if call.endpoint == "end-11" and report.status == 202:
+            return  # there was nothing to mount: the upload is still to come
+        result = _result(call, report)
+        self._blob_uploads.labels(result).inc()
+        if call.received:
+            self._blob_upload_bytes.labels(result).inc(call.received)
+
+    def lagged(self, seconds: float) -> None:
+        """The event loop was so late."""
+        self._lag.observe(seconds)
+
+    def tier_has(self, size: int, objects: int, limit: int) -> None:
+        self._tier_bytes.labels("disk").set(size)
+        self._tier_objects.labels("disk").set(objects)
+        self._tier_limit.labels("disk").set(limit)
+
+    def evicted(self, objects: int, size: int) -> None:
+        self._evictions.labels("disk", "space").inc(objects)
+        self._evicted_bytes.labels("disk", "space").inc(size)
+
+    def s3_asked(
+        self, operation: str, seconds: float, status: int, sent: int, received: int
+    ) -> None:
+        self._s3_requests.labels(operation, str(status)).inc()
+        self._s3_seconds.labels(operation).observe(seconds)
+        if sent:
+            self._s3_bytes.labels(operation, "sent").inc(sent)
+        if received:
+            self._s3_bytes.labels(operation, "received").inc(received)
 
     def exposition(self) -> tuple[bytes, str]:
         """The text to scrape, and its content type. Takes milliseconds: call it in a thread."""
@@ -148,104 +313,65 @@ class Metrics:
             MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]  # it has no annotations
         return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
 
-
-class RequestLog:
-    """Writes the one line of each request. Made after `configure_logging`, whose logger it keeps.
-
-    No header but the ones below, and never a query, is logged. What was pushed or deleted, and who
-    was refused that, is told in a line of its own, for audits.
-    """
-
-    def __init__(self) -> None:
-        self._log = structlog.get_logger().bind()
-
-    def request_ended(self, report: Report) -> None:
-        call, request = report.call, report.call.request
-        headers = request.headers
-        self._log.info(
-            "request",
-            endpoint=call.endpoint,
-            method=request.method,
-            path=request.raw_path.partition("?")[0],
-            status=report.status,
-            seconds=report.seconds,
-            first_byte=report.first_byte_seconds,
-            received=call.received,
-            sent=call.sent,
-            user=call.identity.user,
-            client=request.remote,
-            agent=headers.get("User-Agent"),
-            trace=headers.get("traceparent", "")[3:35] or None,
-            error=report.error,
+    def _find_answers(self, endpoint: str, method: str, status: int) -> _Answers:
+        if method not in _METHODS:  # clients choose them freely; a label must not
+            method = "other"
+        return _Answers(
+            self._requests.labels(endpoint, method, str(status)),
+            self._seconds.labels(endpoint, method),
+            self._first_byte.labels(endpoint, method),
+            self._received.labels(endpoint),
+            self._sent.labels(endpoint),
         )
-        if _is_audited(report):
-            self._log.info(
-                "audit",
-                user=call.identity.user,
-                action=report.action.value if report.action else None,
-                repository=call.name,
-                reference=_reference(call),
-                digest=report.digest,
-                endpoint=call.endpoint,
-                status=report.status,
-                client=request.remote,
-                trace=headers.get("traceparent", "")[3:35] or None,
-            )
+
+    def _find_looks(self, client: str, kind: str, op: str, result: str, tier: str) -> _Looks:
+        return _Looks(
+            self._cache_requests.labels(kind, op, result, tier),
+            self._cache_bytes.labels(kind, result, tier),
+            self._client_requests.labels(client, kind, result),
+            self._client_bytes.labels(client, kind, result),
+        )
+
+    def _counter(self, name: str, told: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(name, told, labels, registry=self._registry)
+
+    def _gauge(
+        self,
+        name: str,
+        told: str,
+        labels: Sequence[str] = (),
+        mode: Literal["livesum", "max"] = "livesum",
+    ) -> Gauge:
+        return Gauge(name, told, labels, multiprocess_mode=mode, registry=self._registry)
+
+    def _histogram(
+        self,
+        name: str,
+        told: str,
+        labels: Sequence[str] = (),
+        buckets: Sequence[float] = _SECONDS,
+    ) -> Histogram:
+        return Histogram(name, told, labels, buckets=buckets, registry=self._registry)
 
 
-def _reference(call: Call) -> str | None:
-    """The tag or digest by which it was pushed or deleted; an upload has a session there."""
-    return None if call.endpoint == "end-6" else call.target or None
+def _outcome(call: Call, status: int) -> tuple[str, str, str] | None:
+    """Kind, result and tier of a look; None if it was none, as it was not allowed or not right."""
+    found = call.found
+    if found is not None and (status < 400 or status == CLIENT_GONE):
+        return found.kind.value, found.result, found.tier
+    kind = _LOOKS[call.endpoint]
+    if kind is Kind.BLOB and is_for_config(call.request.headers.get("Accept", "")):
+        kind = Kind.CONFIG
+    if status == 404:
+        return kind.value, "miss", "none"
+    return (kind.value, "error", "none") if status >= 500 else None
 
 
-def _is_audited(report: Report) -> bool:
-    """Whether something was stored or deleted by this, or whoever wanted to was refused it."""
-    if report.action not in (Action.PUSH, Action.DELETE):
-        return False
-    if report.status == 403:
-        return True
-    return report.status < 300 and report.call.endpoint not in _STEPS
-
-
-def configure_logging(level: str, terminal: bool) -> None:
-    """Lines for people on a terminal, else JSON, on standard output.
-
-    The standard library's loggers (aiohttp's and asyncio's) come out in the same form.
-    """
-    processors: list[Any] = [_json_line]
-    if terminal:
-        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        processors = [structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer()]
-    number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory()
-        if terminal
-        else structlog.BytesLoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *processors, _text]
-    )
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
-
-
-def _json_line(logger: Any, level: str, event: Any) -> bytes:
-    """The whole chain of processors in one: chained, they cost as much as answering a HEAD."""
-    event["level"] = level
-    event["timestamp"] = datetime.now(UTC)
-    if "exc_info" in event:
-        event = structlog.processors.format_exc_info(logger, level, event)
-    return _encode(event)
-
-
-def _text(logger: Any, level: str, line: Any) -> str:
-    """What the standard library's handlers write."""
-    return line.decode() if isinstance(line, bytes) else line
-
-
-def on_terminal() -> bool:
-    return os.isatty(sys.stdout.fileno())
+def _result(call: Call, report: Report) -> str:
+    """How the upload of a blob ended."""
+    if report.status == 201:
+        return "mounted" if call.endpoint == "end-11" else "stored"
+    if report.status == CLIENT_GONE:
+        return "aborted"
+    told = report.error or ""
+    return "digest_mismatch" if told.startswith("DIGEST_INVALID") else "failed"

@@ -5,45 +5,54 @@ from typing import Final
 
 from aiohttp import web
 
-from cacheproxy.api.call import Call
+from cacheproxy.api.call import Call, Found, Kind
 from cacheproxy.api.streaming import send_file, send_ranges
+from cacheproxy.buildkit.accept import is_for_config
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange, parse_ranges
 from cacheproxy.registry.blobs import Blobs
-from cacheproxy.storage.bucket import LocalFile
+from cacheproxy.storage.bucket import LocalFile, Origin
+
+_ORIGINS: Final = {
+    Origin.DISK: ("hit", "disk"),
+    Origin.FILL: ("fill", "s3"),
+    Origin.COALESCED: ("coalesced", "s3"),
+    Origin.BUCKET: ("hit", "s3"),
+}
 
 # Up to this size one read and one write beat the setting up of a sendfile.
 _INLINE_BYTES: Final = 64 * 1024
 
 
 class BlobsApi:
-    """`redirect_bytes` is the size from which on blobs are fetched elsewhere, 0 for never."""
+    """`redirect_bytes` is the size from which on blobs are fetched elsewhere, 0 for never; `tier`
+    is what the bucket is called among those that something is found in."""
 
-    def __init__(self, blobs: Blobs, idle_timeout: float, redirect_bytes: int) -> None:
+    def __init__(self, blobs: Blobs, tier: str, idle_timeout: float, redirect_bytes: int) -> None:
         self._blobs = blobs
+        self._tier = tier
         self._idle_timeout = idle_timeout
         self._redirect_bytes = redirect_bytes
 
     async def head(self, call: Call) -> web.StreamResponse:
         digest = Digest.parse(call.target)
-        size = await self._blobs.size(call.repository, digest)
         headers = _headers(digest)
-        headers["Content-Length"] = str(size)
+        headers["Content-Length"] = str(await self._size(call, digest))
         return web.Response(headers=headers)
 
     async def get(self, call: Call) -> web.StreamResponse:
         digest = Digest.parse(call.target)
         headers = _headers(digest)
         if _has_already(call, headers["ETag"]):
-            await self._blobs.size(call.repository, digest)
+            await self._size(call, digest)
             return web.Response(status=304, headers=headers)
         if location := await self._elsewhere(call, digest):
             return web.Response(status=307, headers={"Location": location})
         if ranges := await self._ranges(call, digest, headers["ETag"]):
             size = await self._blobs.size(call.repository, digest)
-            source = partial(self._blobs.open, call.repository, digest)
+            source = partial(self._open, call, digest)
             return await send_ranges(call, headers, source, size, ranges, self._idle_timeout)
-        with await self._blobs.open(call.repository, digest) as file:
+        with await self._open(call, digest) as file:
             if file.size <= _INLINE_BYTES:
                 return web.Response(headers=headers, body=await _whole(file))
             return await send_file(call, headers, file, self._idle_timeout)
@@ -52,11 +61,23 @@ class BlobsApi:
         await self._blobs.delete(call.repository, Digest.parse(call.target))
         return web.Response(status=202)
 
+    async def _size(self, call: Call, digest: Digest) -> int:
+        blob = await self._blobs.find(call.repository, digest)
+        tier = "memory" if blob.remembered else self._tier
+        call.found = Found(_kind(call), "hit", tier, blob.size, _pushers(blob.pusher))
+        return blob.size
+
+    async def _open(self, call: Call, digest: Digest, part: ByteRange | None = None) -> LocalFile:
+        file = await self._blobs.open(call.repository, digest, part)
+        result, tier = _ORIGINS[file.origin]
+        call.found = Found(_kind(call), result, tier, file.size, _pushers(file.pusher))
+        return file
+
     async def _elsewhere(self, call: Call, digest: Digest) -> str | None:
         """Where the client is to fetch the blob from, ranges of it too; None means from here."""
         if not self._redirect_bytes:
             return None
-        if await self._blobs.size(call.repository, digest) < self._redirect_bytes:
+        if await self._size(call, digest) < self._redirect_bytes:
             return None
         return await self._blobs.url(call.repository, digest)
 
@@ -67,6 +88,14 @@ class BlobsApi:
         if not wanted or asked.get("If-Range", etag) != etag:
             return None
         return parse_ranges(wanted, await self._blobs.size(call.repository, digest))
+
+
+def _kind(call: Call) -> Kind:
+    return Kind.CONFIG if is_for_config(call.request.headers.get("Accept", "")) else Kind.BLOB
+
+
+def _pushers(pusher: str) -> tuple[str, ...]:
+    return (pusher,) if pusher else ()
 
 
 def _has_already(call: Call, etag: str) -> bool:

@@ -1,13 +1,38 @@
 """One request, understood: what every handler is given."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from cacheproxy.access.clients import UNKNOWN
 from cacheproxy.access.identity import NOBODY, Identity
 from cacheproxy.errors import RequestInvalid
 from cacheproxy.oci.reference import Repository
+
+
+class Kind(Enum):
+    """What was asked for, for those who count it."""
+
+    CACHE_MANIFEST = "cache_manifest"
+    MANIFEST = "manifest"
+    CONFIG = "config"
+    BLOB = "blob"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a GET or HEAD found: how (`hit`, `fill` or `coalesced`), and in which tier.
+
+    `size` is in bytes, whatever of it is sent; `pushers` are some of those whose work it is.
+    """
+
+    kind: Kind
+    result: str
+    tier: str
+    size: int
+    pushers: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -15,18 +40,29 @@ class Call:
     """A request with the parts of its path, and what is learned of it on the way.
 
     `target` is the last part: a digest, tag or session, as text that nobody has checked.
-    `received` and `sent` count the bytes of bodies. `identity` is who sent it, once that is known.
+    `received` and `sent` count the bytes of bodies. `identity` is who sent it, once that is known,
+    `client` that in a name for metrics, and `address` where it came from. `known_export` tells of a
+    cache that was pushed to a tag whether the tag had it already.
     """
 
     request: web.BaseRequest
     endpoint: str
     name: Repository | None
     target: str
+    address: str = ""
     identity: Identity = NOBODY
+    client: str = UNKNOWN
+    found: Found | None = None
+    known_export: bool | None = None
     received: int = 0
     sent: int = 0
     first_byte: float = 0.0
     _query: dict[str, list[str]] | None = field(default=None, repr=False)
+
+    @property
+    def pusher(self) -> str:
+        """The client as who pushes something, if it has a name."""
+        return "" if self.client == UNKNOWN else self.client
 
     @property
     def repository(self) -> Repository:

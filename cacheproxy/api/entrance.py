@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from cacheproxy.access.clients import Clients
 from cacheproxy.access.control import Access
 from cacheproxy.access.policy import Action
 from cacheproxy.api.call import Call
@@ -47,6 +48,7 @@ class Entrance:
         routes: Routes,
         access: Access,
         challenges: Challenges,
+        clients: Clients,
         health: Health,
         began: Callable[[str], None],
         ended: Callable[[Report], None],
@@ -54,6 +56,7 @@ class Entrance:
         self._routes = routes
         self._access = access
         self._challenges = challenges
+        self._clients = clients
         self._health = health
         self._began = began
         self._ended = ended
@@ -64,6 +67,8 @@ class Entrance:
             return await self._tell(request, *found)
         started = perf_counter()
         route, call = self._understand(request)
+        forwarded = request.headers.getall("X-Forwarded-For", ())
+        call.address = self._clients.address(forwarded, request.remote or "")
         endpoint = call.endpoint
         self._began(endpoint)
         self.in_flight += 1
@@ -111,6 +116,7 @@ class Entrance:
             if route.action is not None:
                 credentials = call.request.headers.get("Authorization")
                 call.identity = await self._access.identify(credentials)
+                call.client = self._clients.name(call.identity, call.request.headers, call.address)
                 self._access.authorize(call.identity, route.action, call.name)
             return await route.handler(call), None
         except RegistryError as error:

@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from cacheproxy.api.call import Call
+from cacheproxy.api.call import Call, Found, Kind
 from cacheproxy.api.streaming import Intake
 from cacheproxy.errors import BlobTooLarge, ManifestTooLarge
 from cacheproxy.oci.reference import Tag, parse_reference
@@ -13,18 +13,23 @@ from cacheproxy.registry.manifests import Manifests
 
 
 class ManifestsApi:
-    def __init__(self, manifests: Manifests, manifest_bytes: int, intake: Intake) -> None:
+    """`tier` is what the bucket is called among those that something is found in."""
+
+    def __init__(
+        self, manifests: Manifests, tier: str, manifest_bytes: int, intake: Intake
+    ) -> None:
         self._manifests = manifests
+        self._tier = tier
         self._manifest_bytes = manifest_bytes
         self._intake = intake
 
     async def head(self, call: Call) -> web.StreamResponse:
-        found = await self._manifests.get(call.repository, parse_reference(call.target))
+        found = await self._get(call)
         headers = {**_headers(found), "Content-Length": str(len(found.data))}
         return web.Response(headers=headers)
 
     async def get(self, call: Call) -> web.StreamResponse:
-        found = await self._manifests.get(call.repository, parse_reference(call.target))
+        found = await self._get(call)
         headers = _headers(found)
         if headers["ETag"] in call.request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
@@ -35,7 +40,10 @@ class ManifestsApi:
         tags = [Tag.parse(each) for each in call.all("tag")]
         data = await self._read(call)
         content_type = call.request.headers.get("Content-Type")
-        pushed = await self._manifests.push(call.repository, reference, tags, data, content_type)
+        pushed = await self._manifests.push(
+            call.repository, reference, tags, data, content_type, call.pusher
+        )
+        call.known_export = pushed.known_export
         response = web.Response(
             status=201,
             headers={
@@ -52,6 +60,15 @@ class ManifestsApi:
     async def delete(self, call: Call) -> web.StreamResponse:
         await self._manifests.delete(call.repository, parse_reference(call.target))
         return web.Response(status=202)
+
+    async def _get(self, call: Call) -> StoredManifest:
+        reference = parse_reference(call.target)
+        remembered = self._manifests.remembers(call.repository, reference)
+        found = await self._manifests.get(call.repository, reference)
+        kind = Kind.CACHE_MANIFEST if found.is_cache else Kind.MANIFEST
+        tier = "memory" if remembered else self._tier
+        call.found = Found(kind, "hit", tier, len(found.data), found.pushers)
+        return found
 
     async def _read(self, call: Call) -> bytes:
         try:

@@ -33,7 +33,7 @@ def serve(file: str | None, **flags: Any) -> None:
         def run(listener: socket.socket) -> None:
             # Imported by whoever serves: a parent of workers must not import prometheus_client.
             from cacheproxy.app import run as serve_on
-            from cacheproxy.telemetry import configure_logging, on_terminal
+            from cacheproxy.logs import configure_logging, on_terminal
 
             configure_logging(config.log.level, on_terminal())
             asyncio.run(serve_on(config, storage, listener, security))

@@ -75,7 +75,7 @@ class Tier:
         self._folder = folder
         self._blobs = os.path.join(folder, "blobs")
         self._state = os.path.join(folder, ".state")
-        self._limit = limit_bytes
+        self.limit = limit_bytes
         self._high = limit_bytes - limit_bytes // 20
         self._low = limit_bytes - limit_bytes // 10
         self._observe = observe
@@ -166,7 +166,7 @@ class Tier:
             total = self._total(state)
             replaced = _stat(entry)
             after = total.size + size - (replaced.st_size if replaced else 0)
-            if after > self._limit:
+            if after > self.limit:
                 return None
             os.makedirs(os.path.dirname(entry), exist_ok=True)
             os.utime(path, (self._clock(),) * 2)

@@ -88,6 +88,9 @@ class ManifestStore:
             elif changes == self._condemned.changes:
                 return found
 
+    def remembers(self, repository: Repository, digest: Digest) -> bool:
+        return self._recent.get(self._namespace.manifest(repository, digest)) is not None
+
     async def put(self, repository: Repository, manifest: StoredManifest) -> None:
         """Store it. Raises Unavailable: it is just being deleted, and for too long."""
         key = self._namespace.manifest(repository, manifest.digest)

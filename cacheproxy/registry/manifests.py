@@ -19,13 +19,12 @@ from cacheproxy.storage.deadline import CLOCKS, Clocks, Deadline
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push did; `subject` is the digest the manifest refers to, if it does. `known` is a
-    cache that was a source of its tags already."""
+    """What a push did; `subject` is the digest the manifest refers to, if it does. `known_export`
+    tells of a cache that has tags whether it was a source of all of them already."""
 
     digest: Digest
     subject: Digest | None
-    is_cache: bool
-    known: bool
+    known_export: bool | None
 
 
 class Manifests:
@@ -56,6 +55,10 @@ class Manifests:
             raise ManifestUnknown(f"{reference} is not in {repository}")
         _in_time(deadline)  # a cache is whole, as was seen on the way
         return found
+
+    def remembers(self, repository: Repository, reference: Reference) -> bool:
+        """Whether the bucket need not be asked for it; where tags lead, it always is."""
+        return isinstance(reference, Digest) and self._store.remembers(repository, reference)
 
     async def push(
         self,
@@ -96,15 +99,15 @@ class Manifests:
             raise ManifestBlobUnknown(f"{doomed[0]} is being deleted; push it again")
         if subject is not None:
             await self._referrers.add(repository, subject, digest, len(data), manifest)
-        known = bool(tags) and stored.is_cache
+        known: list[bool] = []
         for tag in tags:
             _in_time(deadline)
             if stored.is_cache:
-                known &= await self._caches.push(repository, tag, digest, pusher)
+                known.append(await self._caches.push(repository, tag, digest, pusher))
             else:
                 await self._tags.point(repository, tag, digest)
         _in_time(deadline)
-        return Pushed(digest, subject, stored.is_cache, known)
+        return Pushed(digest, subject, all(known) if known else None)
 
     async def delete(self, repository: Repository, reference: Reference) -> None:
         """Remove a tag; or a manifest with its tags and its entry in the referrers of its subject.

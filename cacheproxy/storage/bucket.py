@@ -168,6 +168,15 @@ class Upload(Protocol):
         """
 
 
+class Observe(Protocol):
+    """Is told of each request that a bucket far away was sent."""
+
+    def __call__(
+        self, operation: str, seconds: float, status: int, sent: int, received: int
+    ) -> None:
+        """`status` is 0 without an answer, `sent` and `received` are bytes of bodies."""
+
+
 class Bucket(Protocol):
     local: bool
     """Whether objects are files here. Then `open` gives a LocalFile, else a Stream."""

@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from cacheproxy.errors import StorageInvalid
-from cacheproxy.storage.bucket import Bucket
+from cacheproxy.storage.bucket import Bucket, Observe
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.format import check_format, has_format
 from cacheproxy.storage.layout import FORMAT_KEY
@@ -32,7 +32,7 @@ class Place(Protocol):
             StorageInvalid, FolderInUse, Unavailable: it cannot, and why.
         """
 
-    def opened(self) -> AbstractAsyncContextManager[Bucket]:
+    def opened(self, observe: Observe | None = None) -> AbstractAsyncContextManager[Bucket]:
         """The bucket, for one process. Raises as `claimed`."""
 
     def visited(self, *, writing: bool = False) -> AbstractAsyncContextManager[Bucket]:
@@ -76,7 +76,7 @@ class _Folder:
             os.close(lock)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Bucket]:
+    async def opened(self, observe: Observe | None = None) -> AsyncIterator[Bucket]:
         yield FolderBucket(self._root)
 
     @asynccontextmanager

@@ -42,7 +42,7 @@ def _schema(kind: msgspec.inspect.Type) -> dict[str, Any]:
             return {"type": ["integer", "string"], "pattern": r"^\d+\s*(|B|KiB|MiB|GiB|TiB)$"}
         case msgspec.inspect.BoolType():
             return {"type": "boolean"}
-        case msgspec.inspect.StrType():
+        case msgspec.inspect.StrType() | msgspec.inspect.CustomType():
             return {"type": "string"}
         case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
             name = "integer" if isinstance(kind, msgspec.inspect.IntType) else "number"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from cacheproxy.storage.bucket import Observe
 from cacheproxy.storage.s3.bucket import S3Bucket, open_s3
 from cacheproxy.storage.s3.options import Abilities, S3Options
 from cacheproxy.storage.s3.parts import MIB
-from cacheproxy.storage.s3.requests import Observe
 from tests.real.seaweed import SeaweedFS
 from tests.real.weak_s3 import WeakS3
 from tests.s3.aws import Key

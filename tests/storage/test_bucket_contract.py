@@ -252,3 +252,29 @@ async def test_the_clock_of_the_bucket_is_that_of_its_objects(bucket: Bucket) ->
     [listed] = [each async for each in bucket.list("a/")]
 
     assert before - 2 <= listed.modified <= await bucket.now() + 2
+
+
+@pytest.mark.parametrize("pusher", ["runner-1", "Läufer, 2", ""])
+@pytest.mark.parametrize("size", [7, 20 << 20], ids=["one request", "parts"])
+async def test_an_object_tells_who_uploaded_it(
+    bucket: Bucket, files: Files, pusher: str, size: int
+) -> None:
+    """When it is looked at, and when it is opened."""
+    path = files.make(bytes(size))
+    async with bucket.upload(path, "a/b", size, pusher) as upload:
+        await upload.wrote(size)
+        await upload.commit(None, size)
+
+    assert await bucket.head("a/b") == Head(size, pusher)
+    opened = await bucket.open("a/b")
+    assert opened is not None
+    assert opened.pusher == pusher
+    opened.close()
+
+
+async def test_joined_objects_tell_who_joined_them(bucket: Bucket) -> None:
+    """Their parts may have come from anybody."""
+    await bucket.put("a/1", b"content")
+    await bucket.join([Listed("a/1", 7)], "a/b", "runner-1")
+
+    assert await bucket.head("a/b") == Head(7, "runner-1")

@@ -19,7 +19,9 @@ from tests.storage.s3_buckets import PART, opened
 class _Counted(Counter[str]):
     """Told by the bucket of each request."""
 
-    def __call__(self, operation: str, seconds: float, status: int) -> None:
+    def __call__(
+        self, operation: str, seconds: float, status: int, sent: int, received: int
+    ) -> None:
         assert seconds >= 0
         assert status in (200, 204, 206, 304, 404, 412)
         self[operation] += 1

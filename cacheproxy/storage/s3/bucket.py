@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError
 
 from cacheproxy.errors import StorageInvalid, Unavailable
 from cacheproxy.oci.ranges import ByteRange
-from cacheproxy.storage.bucket import Head, Listed, Match, Stored, Upload
+from cacheproxy.storage.bucket import Head, Listed, Match, Observe, Stored, Upload
 from cacheproxy.storage.layout import FORMAT_KEY
 from cacheproxy.storage.s3.credentials import Chain
 from cacheproxy.storage.s3.explain import explain
@@ -29,7 +29,7 @@ from cacheproxy.storage.s3.join import join
 from cacheproxy.storage.s3.listing import listed, sweep, walked
 from cacheproxy.storage.s3.objects import S3Objects, pusher_in
 from cacheproxy.storage.s3.options import Abilities, S3Options
-from cacheproxy.storage.s3.requests import Observe, Request, S3Requests
+from cacheproxy.storage.s3.requests import Request, S3Requests
 from cacheproxy.storage.s3.signing import Signer
 from cacheproxy.storage.s3.stream import S3Stream
 from cacheproxy.storage.s3.upload import S3Upload, uploading

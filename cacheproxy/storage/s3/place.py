@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from cacheproxy.errors import Conflict, StorageInvalid, Unavailable
-from cacheproxy.storage.bucket import ABSENT, Bucket, Match
+from cacheproxy.storage.bucket import ABSENT, Bucket, Match, Observe
 from cacheproxy.storage.format import FORMAT, check_format, has_format
 from cacheproxy.storage.layout import FORMAT_KEY
 from cacheproxy.storage.s3.bucket import S3Bucket, open_s3
@@ -45,8 +45,8 @@ class S3Place:
         yield
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Bucket]:
-        async with open_s3(self._options, self._abilities) as bucket:
+    async def opened(self, observe: Observe | None = None) -> AsyncIterator[Bucket]:
+        async with open_s3(self._options, self._abilities, observe) as bucket:
             if self._abilities.conditional_writes:
                 yield bucket
                 return

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from yarl import URL
 
 from cacheproxy.errors import Unavailable
+from cacheproxy.storage.bucket import Observe
 from cacheproxy.storage.s3.answers import FAILURES, NO_KEY, Refused, code_in, failure, keyless
 from cacheproxy.storage.s3.lanes import Lanes
 from cacheproxy.storage.s3.options import S3Options
@@ -25,9 +26,6 @@ from cacheproxy.storage.s3.retry import Attempt, Passing, persist
 from cacheproxy.storage.s3.signing import Signer, Wanted
 
 T = TypeVar("T")
-
-Observe = Callable[[str, float, int], None]
-"""Told of each request sent: operation, seconds, status (0 without an answer)."""
 
 Body = bytes | AsyncIterable[bytes]
 
@@ -98,7 +96,11 @@ class Called:
 
 @dataclass(slots=True)
 class _Sent:
+    """A request, so far."""
+
     status: int = 0
+    sent: int = 0
+    received: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,13 @@ class S3Requests:
     ) -> T:
         async def once(attempt: Attempt) -> T:
             limit = attempt.seconds + request.length / _BYTES_PER_SECOND
-            with self._attempt(request.operation) as sent:
+            with self._attempt(request.operation, request.length) as sent:
                 async with timeout(limit) as running:
                     signed = await self._signed(request, _SIGNED_SECONDS)
                     response = await self._send(request, signed)
                     sent.status = response.status
+                    if response.method != "HEAD":
+                        sent.received = response.content_length or 0
                     _extend(running, response)
                     try:
                         await _expected(request, response)
@@ -230,15 +234,16 @@ class S3Requests:
             raise keyless(error) from error
 
     @contextmanager
-    def _attempt(self, operation: str) -> Iterator[_Sent]:
-        sent = _Sent()
+    def _attempt(self, operation: str, length: int = 0) -> Iterator[_Sent]:
+        sent = _Sent(sent=length)
         began = time.monotonic()
         try:
             with _translated(operation):
                 yield sent
         finally:
             if self.observe is not None:
-                self.observe(operation, time.monotonic() - began, sent.status)
+                seconds = time.monotonic() - began
+                self.observe(operation, seconds, sent.status, sent.sent, sent.received)
 
 
 @contextmanager

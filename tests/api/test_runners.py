@@ -1,0 +1,249 @@
+"""What is counted of each runner, asking as BuildKit does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
+from cacheproxy.oci.digest import Digest
+from cacheproxy.storage.folder import FolderBucket
+from cacheproxy.storage.layout import Namespace
+from tests.api.wire import MANIFEST, digest
+from tests.fakes import RemoteBucket
+from tests.registry.exports import Export, export
+from tests.server import serving
+
+Client = aiohttp.ClientSession
+Labels = dict[str, str]
+
+_RESOLVE = {"Accept": f"application/vnd.docker.distribution.manifest.v2+json, {MANIFEST}, */*"}
+_PUSH = {"Accept": f"{MANIFEST}, */*"}
+_CONFIG = {"Accept": "application/vnd.buildkit.cacheconfig.v0, */*"}
+_TAG = "/v2/ci/app/manifests/cache"
+
+ONE, TWO = export("a", "b"), export("a", "c")
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    async with serving(tmp_path / "data", clients__header="X-Runner") as session:
+        yield session
+
+
+class Runner:
+    """A builder behind one name."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._name = {"X-Runner": name}
+
+    async def export(self, one: Export) -> None:
+        """Blobs that are not there, then the manifest unless the tag leads to it."""
+        for content in (*one.layers.values(), one.written.config):
+            path = f"/v2/ci/app/blobs/{digest(content)}"
+            if await self.ask("HEAD", path) == 404:
+                await self.push(content)
+        async with self._client.head(_TAG, headers=self._name | _PUSH) as answer:
+            if answer.headers.get("Docker-Content-Digest") == one.digest:
+                return
+        headers = self._name | {"Content-Type": one.written.media_type}
+        body = io.BytesIO(one.written.manifest)
+        async with self._client.put(_TAG, data=body, headers=headers) as answer:
+            assert answer.status == 201
+
+    async def push(self, content: bytes) -> None:
+        path = f"/v2/ci/app/blobs/uploads/?digest={digest(content)}"
+        async with self._client.post(path, data=content, headers=self._name) as answer:
+            assert answer.status == 201
+
+    async def import_(self) -> list[str]:
+        """The cache's manifest and config; returns the digests of its layers."""
+        async with self._client.head(_TAG, headers=self._name | _RESOLVE) as answer:
+            if answer.status == 404:
+                return []
+            found = answer.headers["Docker-Content-Digest"]
+        path = f"/v2/ci/app/manifests/{found}"
+        async with self._client.get(path, headers=self._name | _RESOLVE) as answer:
+            about = read_manifest(await answer.read())
+        assert isinstance(about, CacheManifest)
+        await self.ask("GET", f"/v2/ci/app/blobs/{about.config_digest}", _CONFIG)
+        return list(about.descriptors)
+
+    async def ask(self, method: str, path: str, headers: Labels | None = None) -> int:
+        asked = self._name | (headers or {})
+        async with self._client.request(method, path, headers=asked) as answer:
+            await answer.read()
+            return answer.status
+
+
+async def _counted(client: Client, name: str, *by: str) -> dict[tuple[str, ...], float]:
+    """The series of a metric that are not 0, by these labels."""
+    async with client.get("/metrics") as answer:
+        text = await answer.text()
+    found: dict[tuple[str, ...], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name and sample.value:
+                labels = tuple(sample.labels[label] for label in by)
+                found[labels] = found.get(labels, 0) + sample.value
+    return found
+
+
+async def test_exports_that_change_something_are_told_from_those_that_do_not(
+    client: Client,
+) -> None:
+    """That the tag has the export already may be seen by a second push of the same."""
+    one, two = Runner(client, "one"), Runner(client, "two")
+    await one.export(ONE)
+    await two.export(TWO)
+    await two.export(TWO)
+
+    counted = await _counted(client, "cacheproxy_cache_exports_total", "client", "result")
+    assert counted == {("one", "stored"): 1, ("two", "stored"): 1, ("two", "unchanged"): 1}
+
+
+async def test_an_import_is_found_or_not(client: Client) -> None:
+    """A look at the tag by who exports to it is no import."""
+    one, two = Runner(client, "one"), Runner(client, "two")
+    await one.import_()
+    await one.export(ONE)
+    await two.import_()
+
+    counted = await _counted(client, "cacheproxy_cache_imports_total", "client", "result")
+    assert counted == {("one", "not_found"): 1, ("two", "found"): 1}
+
+
+async def test_what_another_runner_has_pushed_is_a_hit_across_runners(client: Client) -> None:
+    """A cache, a layer that is fetched, and one that need not be pushed; not one's own."""
+    one, two = Runner(client, "one"), Runner(client, "two")
+    await one.export(ONE)
+    for runner in (one, two):
+        for layer in await runner.import_():
+            await runner.ask("GET", f"/v2/ci/app/blobs/{layer}")
+    await two.export(TWO)
+
+    counted = await _counted(client, "cacheproxy_cross_client_hits_total", "client", "kind")
+    assert counted == {("two", "cache_manifest"): 1, ("two", "config"): 1, ("two", "blob"): 3}
+
+
+async def test_a_union_is_a_hit_across_runners_for_all_whose_it_is(client: Client) -> None:
+    """For in it is the work of another one as well."""
+    one, two = Runner(client, "one"), Runner(client, "two")
+    await one.export(ONE)
+    await two.export(TWO)
+    await one.import_()
+    await two.import_()
+
+    counted = await _counted(client, "cacheproxy_cross_client_hits_total", "client", "kind")
+    assert counted[("one", "cache_manifest")] == counted[("two", "cache_manifest")] == 1
+
+
+async def test_clients_without_a_name_are_not_told_apart(client: Client) -> None:
+    """So none of them is known to use what another one has pushed."""
+    for _ in range(2):
+        runner = Runner(client, "")
+        await runner.export(ONE)
+        await runner.import_()
+
+    assert await _counted(client, "cacheproxy_cross_client_hits_total", "client") == {}
+    counted = await _counted(client, "cacheproxy_cache_imports_total", "client", "result")
+    assert counted == {("unknown", "found"): 2}
+
+
+async def test_bytes_that_need_not_be_uploaded_are_counted(client: Client) -> None:
+    """Those of blobs of which a HEAD has told that they are there."""
+    await Runner(client, "one").export(ONE)
+    await Runner(client, "two").export(TWO)
+
+    shared = len(ONE.layers["a"])
+    avoided = await _counted(client, "cacheproxy_client_avoided_uploads_total", "client")
+    bytes_ = await _counted(client, "cacheproxy_client_avoided_upload_bytes_total", "client")
+    assert (avoided, bytes_) == ({("two",): 1}, {("two",): shared})
+
+
+async def test_looks_are_counted_by_kind_operation_and_result(client: Client) -> None:
+    """Also by who looked."""
+    runner = Runner(client, "one")
+    await runner.export(ONE)
+    await runner.import_()
+    await runner.ask("GET", f"/v2/ci/app/blobs/{digest(b'absent')}")
+
+    counted = await _counted(client, "cacheproxy_cache_requests_total", "kind", "op", "result")
+    assert counted == {
+        ("blob", "head", "miss"): 3,  # two layers, and the config, asked for without its type
+        ("manifest", "head", "miss"): 1,
+        ("cache_manifest", "head", "hit"): 1,
+        ("cache_manifest", "get", "hit"): 1,
+        ("config", "get", "hit"): 1,
+        ("blob", "get", "miss"): 1,
+    }
+    by_client = await _counted(client, "cacheproxy_client_cache_requests_total", "client", "result")
+    assert by_client == {("one", "miss"): 5, ("one", "hit"): 3}
+
+
+async def test_bytes_that_are_sent_are_counted_by_kind(client: Client) -> None:
+    """Whole, or in parts."""
+    runner = Runner(client, "one")
+    await runner.push(b"0123456789")
+    path = f"/v2/ci/app/blobs/{digest(b'0123456789')}"
+    await runner.ask("GET", path)
+    await runner.ask("GET", path, {"Range": "bytes=0-3"})
+
+    assert await _counted(client, "cacheproxy_cache_bytes_total", "kind", "result", "tier") == {
+        ("blob", "hit", "disk"): 14
+    }
+    assert await _counted(client, "cacheproxy_client_cache_bytes_total", "client") == {("one",): 14}
+
+
+async def test_a_blob_that_is_fetched_first_is_a_fill_and_then_a_hit(tmp_path: Path) -> None:
+    """By the tier that it was found in; who pushed it is known from there too."""
+    (tmp_path / "bucket").mkdir()
+    folder = FolderBucket(str(tmp_path / "bucket"))
+    remote = RemoteBucket(folder)
+    key = Namespace().blob(Digest(digest(b"content")))
+    await folder.put(key, b"content")
+    remote.pushers[key] = "one"
+    async with serving(tmp_path / "data", bucket=remote, clients__header="X-Runner") as client:
+        for method in ("GET", "GET", "HEAD", "HEAD"):
+            await Runner(client, "two").ask(method, f"/v2/ci/app/blobs/{digest(b'content')}")
+        counted = await _counted(client, "cacheproxy_cache_requests_total", "op", "result", "tier")
+        across = await _counted(client, "cacheproxy_cross_client_hits_total", "client")
+
+    assert counted == {
+        ("get", "fill", "s3"): 1,
+        ("get", "hit", "disk"): 1,
+        ("head", "hit", "s3"): 1,
+        ("head", "hit", "memory"): 1,
+    }
+    assert across == {("two",): 4}
+
+
+async def test_uploads_are_counted_by_how_they_ended(client: Client) -> None:
+    """What is stored, what is mounted, and what has another digest than was said."""
+    runner = Runner(client, "one")
+    await runner.push(b"content")
+    await runner.ask("POST", f"/v2/ci/b/blobs/uploads/?mount={digest(b'content')}&from=ci/app")
+    path = f"/v2/ci/app/blobs/uploads/?digest={digest(b'other')}"
+    async with client.post(path, data=b"content") as answer:
+        assert answer.status == 400
+
+    counted = await _counted(client, "cacheproxy_blob_uploads_total", "result")
+    assert counted == {("stored",): 1, ("mounted",): 1, ("digest_mismatch",): 1}
+    assert await _counted(client, "cacheproxy_uploads_in_progress") == {}
+
+
+async def test_there_are_only_so_many_clients(tmp_path: Path) -> None:
+    """Whoever comes later is one of the others."""
+    data = tmp_path / "data"
+    async with serving(data, clients__header="X-Runner", clients__names=2) as client:
+        for name in ("one", "two", "three", "four"):
+            await Runner(client, name).ask("HEAD", _TAG)
+        counted = await _counted(client, "cacheproxy_client_cache_requests_total", "client")
+
+    assert counted == {("one",): 1, ("two",): 1, ("other",): 2}

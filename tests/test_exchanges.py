@@ -1,0 +1,96 @@
+"""Imports and exports of caches, told from requests."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from cacheproxy.api.call import Call, Found, Kind
+from cacheproxy.exchanges import Exchange, Exchanges
+from cacheproxy.oci.reference import Repository
+from tests.collection.rooms import Time
+
+_PUSH = "application/vnd.oci.image.manifest.v1+json, */*"
+_CACHE = Found(Kind.CACHE_MANIFEST, "hit", "memory", 500, ())
+_IMAGE = Found(Kind.MANIFEST, "hit", "memory", 500, ())
+
+
+def _call(
+    method: str,
+    *,
+    accept: str = "*/*",
+    found: Found | None = None,
+    known: bool | None = None,
+    tag: str = "cache",
+) -> Call:
+    request = SimpleNamespace(method=method, headers={"Accept": accept})
+    endpoint = "end-7" if method == "PUT" else "end-3"
+    call = Call(request, endpoint, Repository("ci/app"), tag)  # type: ignore[arg-type]  # as much of one as is asked for
+    call.client, call.found, call.known_export = "one", found, known
+    return call
+
+
+def test_an_export_that_nothing_follows_has_changed_nothing() -> None:
+    """That is known when the time is over in which it would have been pushed."""
+    time = Time()
+    exchanges = Exchanges(time)
+    assert exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200) is None
+
+    time.now += 29
+    assert exchanges.settled() == []
+    time.now += 2
+    assert exchanges.settled() == ["one"]
+    assert exchanges.settled() == []
+
+
+def test_an_export_that_is_pushed_was_not_unchanged() -> None:
+    """The look before it is no exchange of its own."""
+    time = Time()
+    exchanges = Exchanges(time)
+    exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200)
+
+    assert exchanges.ended(_call("PUT", known=False), 201) is Exchange.STORED
+    time.now += 60
+    assert exchanges.settled() == []
+
+
+def test_the_next_look_settles_the_one_before() -> None:
+    """The same builder does not look twice before it pushes."""
+    exchanges = Exchanges(Time())
+    look = _call("HEAD", accept=_PUSH, found=_CACHE)
+
+    assert exchanges.ended(look, 200) is None
+    assert exchanges.ended(look, 200) is Exchange.UNCHANGED
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "told"),
+    [
+        (_call("PUT", known=True), 201, Exchange.UNCHANGED),
+        (_call("PUT", known=False), 201, Exchange.STORED),
+        (_call("PUT"), 201, None),
+        (_call("GET", found=_CACHE), 200, Exchange.FOUND),
+        (_call("GET", found=_IMAGE), 200, None),
+        (_call("HEAD", found=_CACHE), 200, None),
+        (_call("HEAD"), 404, Exchange.NOT_FOUND),
+        (_call("HEAD", accept=_PUSH), 404, None),
+        (_call("HEAD", tag="sha256:0123"), 404, None),
+        (_call("GET", found=_CACHE), 503, None),
+        (_call("HEAD"), 503, None),
+        (_call("DELETE", found=_CACHE), 202, None),
+    ],
+)
+def test_each_request_is_what_it_is(call: Call, status: int, told: Exchange | None) -> None:
+    """Imports fetch a cache, or find none; exports push one to a tag."""
+    assert Exchanges(Time()).ended(call, status) is told
+
+
+def test_looks_that_nothing_follows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at any number of tags takes no more memory for it."""
+    monkeypatch.setattr("cacheproxy.exchanges._LOOKS", 2)
+    exchanges = Exchanges(Time())
+    for tag in ("a", "b", "c"):
+        exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE, tag=tag), 200)
+
+    assert exchanges.settled() == ["one"]
