@@ -210,18 +210,31 @@ async def test_a_blob_that_is_fetched_first_is_a_fill_and_then_a_hit(tmp_path: P
     await folder.put(key, b"content")
     remote.pushers[key] = "one"
     async with serving(tmp_path / "data", bucket=remote, clients__header="X-Runner") as client:
-        for method in ("GET", "GET", "HEAD", "HEAD"):
-            await Runner(client, "two").ask(method, f"/v2/ci/app/blobs/{digest(b'content')}")
-        counted = await _counted(client, "cacheproxy_cache_requests_total", "op", "result", "tier")
+        two, path = Runner(client, "two"), f"/v2/ci/app/blobs/{digest(b'content')}"
+        counted: dict[tuple[str, ...], float] = {}
+        asked = 0
+        while ("get", "hit", "disk") not in counted:  # it enters the tier behind the last byte
+            await two.ask("GET", path)
+            asked += 1
+            name = "cacheproxy_cache_requests_total"
+            counted = await _counted(client, name, "op", "result", "tier")
         across = await _counted(client, "cacheproxy_cross_client_hits_total", "client")
 
-    assert counted == {
-        ("get", "fill", "s3"): 1,
-        ("get", "hit", "disk"): 1,
-        ("head", "hit", "s3"): 1,
-        ("head", "hit", "memory"): 1,
-    }
-    assert across == {("two",): 4}
+    assert counted[("get", "fill", "s3")] == counted[("get", "hit", "disk")] == 1
+    assert across == {("two",): asked}
+
+
+async def test_what_the_bucket_was_asked_is_remembered(tmp_path: Path) -> None:
+    """The second look costs it nothing."""
+    (tmp_path / "bucket").mkdir()
+    folder = FolderBucket(str(tmp_path / "bucket"))
+    await folder.put(Namespace().blob(Digest(digest(b"content"))), b"content")
+    async with serving(tmp_path / "data", bucket=RemoteBucket(folder)) as client:
+        for _ in range(2):
+            await Runner(client, "one").ask("HEAD", f"/v2/ci/app/blobs/{digest(b'content')}")
+        counted = await _counted(client, "cacheproxy_cache_requests_total", "op", "result", "tier")
+
+    assert counted == {("head", "hit", "s3"): 1, ("head", "hit", "memory"): 1}
 
 
 async def test_uploads_are_counted_by_how_they_ended(client: Client) -> None:

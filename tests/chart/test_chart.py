@@ -85,6 +85,8 @@ _OTHER: Final = {
     "s3.checksums": "off",
     "log.level": "warning",
     "cache.rules": [{"repositories": "ci/*", "sources": 1}],
+    "clients.networks": {"eu": ["10.1.0.0/16"]},
+    "clients.trusted_proxies": ["10.0.0.0/8"],
     "auth.groups": {"ci": ["runner1", "runner2"]},
     "auth.rules": [{"groups": ["ci"], "actions": ["pull"], "repositories": ["ci/*"]}],
     "retention.rules": [{"repositories": "pr/*", "image_tags": 5, "cache_bytes": "5GiB"}],
