@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from tests.readme import snippet
 from tests.real.process import Daemon, require
-from tests.real.proxy import changed, placed
+from tests.real.proxy import changed, listens, placed
 from tests.real.seaweed import free_ports
 
 _CONFIG = """\
@@ -97,13 +96,5 @@ class Nginx:
         command = (str(require("nginx")), "-c", str(config), "-e", "stderr", "-p", str(folder))
         log = folder / "nginx.log"
         with Daemon.running(command, environment=os.environ, log=log) as daemon:
-            daemon.wait_for(lambda: _answers(port))
+            daemon.wait_for(lambda: listens(port))
             yield cls(daemon, f"127.0.0.1:{port}")
-
-
-def _answers(port: int) -> bool | None:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return None
-    return True

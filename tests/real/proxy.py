@@ -86,7 +86,7 @@ class Proxy:
             lines = _MINUTES.sub(r"\1s", placed(lines, port.number, hosts))
             config.write_text(software.around.format(site=lines, folder=folder))
             with Daemon.running(command, environment=os.environ, log=log) as daemon:
-                daemon.wait_for(lambda: _answers(port.number))
+                daemon.wait_for(lambda: listens(port.number))
                 yield cls(daemon, f"127.0.0.1:{port.number}", certificate.authority)
 
     def connect(self) -> HTTPSConnection:
@@ -101,9 +101,9 @@ class Proxy:
 
 
 def changed(text: str, changes: Mapping[str, str]) -> str:
-    """The text with other words in it, each of which there must be."""
+    """The text with other words in it, each of which must be there once."""
     for old, new in changes.items():
-        assert old in text
+        assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
 
@@ -125,7 +125,8 @@ def _both(certificate: Certificate, folder: Path) -> Path:
     return file
 
 
-def _answers(port: int) -> bool | None:
+def listens(port: int) -> bool | None:
+    """True if a server listens on a loopback port, else None."""
     try:
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
