@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from cacheproxy.config import Setting, settings
 from cacheproxy.telemetry import Metrics
-
-_README = (Path(__file__).parent.parent / "README.md").read_text()
+from tests.readme import README
 
 
 def test_the_table_of_settings_is_the_one_in_the_code() -> None:
     """README.md lists every setting with its flag, variable, default and meaning."""
-    table = _README.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
+    table = README.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
 
     assert table.splitlines()[2:] == [_row(setting) for setting in settings()]
 
 
 def test_the_table_of_metrics_is_the_one_in_the_code() -> None:
     """README.md lists every metric that a scrape shows, and no other."""
-    listed = set(re.findall(r"^\| `(cacheproxy_\w+)` \|", _README, re.MULTILINE))
+    listed = set(re.findall(r"^\| `(cacheproxy_\w+)` \|", README, re.MULTILINE))
     text = Metrics().exposition()[0].decode()
     shown = set(re.findall(r"^# TYPE (cacheproxy_\w+)", text, re.MULTILINE))
 

@@ -15,6 +15,7 @@ from cacheproxy.config import Config, load, settings
 from cacheproxy.telemetry import Metrics
 from tests.chart.helm import RELEASE, Helm, Kubeconform, Rendered
 from tests.chart.schema import CHART, SCHEMA, as_text, settings_schema
+from tests.readme import README, snippet
 from tests.real.process import CommandError
 
 _BUCKET: Final = {"storage": {"url": "s3://bucket/prefix"}}
@@ -330,20 +331,52 @@ def test_credentials_come_from_a_secret_or_an_identity(helm: Helm) -> None:
     assert rendered.pod["serviceAccountName"] == account["name"]
 
 
-def test_the_ingress_lets_builders_send_and_pause(helm: Helm) -> None:
-    """nginx neither limits nor buffers bodies, and waits as long as the server does."""
-    ingress = helm.template({"ingress": {"enabled": True}}).one("Ingress")
-    nginx = "nginx.ingress.kubernetes.io"
-    idle = int(Config().server.body_idle_timeout)
-    wanted = {
-        f"{nginx}/proxy-body-size": "0",
-        f"{nginx}/proxy-request-buffering": "off",
-        f"{nginx}/proxy-buffering": "off",
-        f"{nginx}/proxy-read-timeout": str(idle),
-        f"{nginx}/proxy-send-timeout": str(idle),
-    }
+_NGINX: Final = "nginx.ingress.kubernetes.io"
 
-    assert wanted.items() <= ingress["metadata"]["annotations"].items()
+_ANNOTATIONS: Final = {
+    f"{_NGINX}/proxy-body-size": "client_max_body_size",
+    f"{_NGINX}/proxy-buffering": "proxy_buffering",
+    f"{_NGINX}/proxy-request-buffering": "proxy_request_buffering",
+    f"{_NGINX}/proxy-connect-timeout": "proxy_connect_timeout",
+    f"{_NGINX}/proxy-read-timeout": "proxy_read_timeout",
+    f"{_NGINX}/proxy-send-timeout": "proxy_send_timeout",
+}
+
+_OF_THE_CONTROLLER: Final = {
+    "client-body-timeout": "client_body_timeout",
+    "keep-alive": "keepalive_timeout",
+    "large-client-header-buffers": "large_client_header_buffers",
+}
+"""What no annotation sets."""
+
+
+def test_the_ingress_says_what_nginx_is_told(helm: Helm) -> None:
+    """The annotations for ingress-nginx have the values of README's lines for nginx."""
+    ingress = helm.template({"ingress": {"enabled": True}}).one("Ingress")["metadata"]
+    found = {name: value for name, value in ingress["annotations"].items() if _NGINX in name}
+
+    assert found == {name: _told_to_nginx(directive) for name, directive in _ANNOTATIONS.items()}
+
+
+def test_proxies_wait_as_long_as_the_server() -> None:
+    idle = f"{Config().server.body_idle_timeout:g}"
+
+    assert _told_to_nginx("proxy_read_timeout") == idle
+    assert f"idle_timeout.timeout_seconds={idle}" in (CHART / "values.yaml").read_text()
+
+
+@pytest.mark.parametrize("key", _OF_THE_CONTROLLER)
+def test_the_readme_says_what_the_controller_is_told(key: str) -> None:
+    """With the values of the lines for nginx."""
+    assert f'`{key}: "{_told_to_nginx(_OF_THE_CONTROLLER[key])}"`' in README
+
+
+def _told_to_nginx(directive: str) -> str:
+    """The first value that README's lines for nginx give, in seconds if it is a time."""
+    found = re.search(rf"^ +{directive} (.+?);", snippet("nginx"), re.MULTILINE)
+    assert found
+    time = re.fullmatch(r"(\d+)([sm])", found[1])
+    return str(int(time[1]) * {"s": 1, "m": 60}[time[2]]) if time else found[1]
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ COMPONENTS: tuple[Component, ...] = (
     DebianPackage("skopeo", ("skopeo",)),
     DebianPackage("buildah", ("buildah",)),
     DebianPackage("nginx-light", ("nginx",)),
+    DebianPackage("haproxy", ("haproxy",)),
     DebianPackage("busybox-static", ("busybox",)),
     DebianPackage("wrk", ("wrk",)),
     DebianPackage("apache2-utils", ("ab", "htpasswd")),

@@ -64,10 +64,16 @@ class Image:
         crane.run("push", str(self.folder), name)
         return name
 
+    def blob(self, digest: str) -> bytes:
+        return self._path(digest).read_bytes()
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / "blobs" / Path(*digest.split(":"))
+
     def _add(self, media_type: str, content: bytes) -> dict[str, str | int]:
         """Store a blob and return its descriptor."""
         digest = _digest(content)
-        path = self.folder / "blobs" / Path(*digest.split(":"))
+        path = self._path(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return {"mediaType": media_type, "digest": digest, "size": len(content)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tests.readme import snippet
 from tests.real.process import Daemon, require
+from tests.real.proxy import changed, listens, placed
 from tests.real.seaweed import free_ports
 
 _CONFIG = """\
@@ -36,11 +37,6 @@ http {{
 }}
 """
 
-# No replica is taken out for a while: one that does not listen refuses at once, so the next is
-# asked, and a moment later it may be back. Bodies of blobs are passed on as they come, so nginx
-# cannot send them twice; BuildKit does that itself. It does not for manifests, so nginx keeps them
-# until they are acknowledged. What is repeated is harmless: a manifest that is stored twice, a
-# session that is begun and not used.
 _BALANCER = """\
 daemon off;
 master_process off;
@@ -52,36 +48,15 @@ http {{
   access_log {folder}/access.log answer;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
-  upstream registry {{
-    {servers}
-    keepalive 32;
-  }}
-  server {{
-    listen 127.0.0.1:{port};
-    client_max_body_size 0;
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_set_header Host $http_host;
-    proxy_buffering off;
-    proxy_request_buffering off;
-    proxy_connect_timeout 2s;
-    proxy_read_timeout 1800s;
-    proxy_send_timeout 1800s;
-    proxy_next_upstream error timeout;
-    location / {{
-      proxy_pass http://registry;
-    }}
-    location ~ /manifests/ {{
-      proxy_request_buffering on;
-      proxy_pass http://registry;
-    }}
-    location ~ /blobs/uploads/$ {{
-      proxy_next_upstream error timeout non_idempotent;
-      proxy_pass http://registry;
-    }}
-  }}
+  {site}
 }}
 """
+
+_WITHOUT_TLS = {
+    "listen 443 ssl;": "listen 443;",
+    "ssl_certificate /etc/ssl/cache.example.pem;": "",
+    "ssl_certificate_key /etc/ssl/cache.example.pem;": "",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +77,13 @@ class Nginx:
     @classmethod
     @contextmanager
     def balancing(cls, folder: Path, hosts: Sequence[str]) -> Iterator[Nginx]:
-        """Pass requests on to each of `hosts` in turn, as is fit for replicas of a registry."""
-        servers = "\n    ".join(f"server {host} max_fails=0;" for host in hosts)
-        config = partial(_BALANCER.format, folder=folder, servers=servers)
-        with cls.started(folder, lambda port: config(port=port)) as started:
+        """Pass requests on to each of `hosts` in turn, as README.md says, but without TLS."""
+        lines = changed(snippet("nginx"), _WITHOUT_TLS)
+
+        def config(port: int) -> str:
+            return _BALANCER.format(folder=folder, site=placed(lines, port, hosts))
+
+        with cls.started(folder, config) as started:
             yield started
 
     @classmethod
@@ -118,13 +96,5 @@ class Nginx:
         command = (str(require("nginx")), "-c", str(config), "-e", "stderr", "-p", str(folder))
         log = folder / "nginx.log"
         with Daemon.running(command, environment=os.environ, log=log) as daemon:
-            daemon.wait_for(lambda: _answers(port))
+            daemon.wait_for(lambda: listens(port))
             yield cls(daemon, f"127.0.0.1:{port}")
-
-
-def _answers(port: int) -> bool | None:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return None
-    return True
