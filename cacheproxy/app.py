@@ -87,10 +87,13 @@ class App:
         self._metrics = metrics = metrics or Metrics(shared_metrics())
         self._tier = None if bucket.local else _tier(config, metrics)
         self._contents = contents = _contents(bucket, self._tier)
-        self._registry = registry = Registry(bucket, namespace, contents, cache_rules(config.cache))
+        access = access or OpenAccess()
+        rules = cache_rules(config.cache)
+        self._registry = registry = Registry(
+            bucket, namespace, contents, rules, may_push=access.may_push
+        )
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
         self.uploads = Uploads(bucket, namespace, contents, registry.blobs, tickets)
-        access = access or OpenAccess()
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
         self._log = RequestLog()

@@ -58,6 +58,9 @@ class Access(Protocol):
     def visible(self, identity: Identity, repository: Repository) -> bool:
         """Whether a list of repositories shows this one."""
 
+    def may_push(self, user: str | None, repository: Repository) -> bool:
+        """Whether a user who has pushed, or with None somebody unknown, still might."""
+
     def token(self, identity: Identity, wanted: frozenset[Grant]) -> Token:
         """A token for what of `wanted` is allowed.
 
@@ -77,6 +80,9 @@ class OpenAccess:
         return
 
     def visible(self, identity: Identity, repository: Repository) -> bool:
+        return True
+
+    def may_push(self, user: str | None, repository: Repository) -> bool:
         return True
 
     def token(self, identity: Identity, wanted: frozenset[Grant]) -> Token:
@@ -141,6 +147,10 @@ class ControlledAccess:
         if not (identity.covers_catalog or identity.covers(Action.PULL.value, repository)):
             return False
         return self._policy.allows(identity.user, Action.PULL, repository)
+
+    def may_push(self, user: str | None, repository: Repository) -> bool:
+        known = user is None or user in self._passwords
+        return known and self._policy.allows(user, Action.PUSH, repository)
 
     def token(self, identity: Identity, wanted: frozenset[Grant]) -> Token:
         if identity.grants is not None:

@@ -10,6 +10,7 @@ from cacheproxy.errors import BlobTooLarge, ManifestTooLarge
 from cacheproxy.oci.reference import Tag, parse_reference
 from cacheproxy.registry.manifest_store import StoredManifest
 from cacheproxy.registry.manifests import Manifests
+from cacheproxy.registry.sources import Pusher
 
 
 class ManifestsApi:
@@ -40,8 +41,9 @@ class ManifestsApi:
         tags = [Tag.parse(each) for each in call.all("tag")]
         data = await self._read(call)
         content_type = call.request.headers.get("Content-Type")
+        pusher = Pusher(call.pusher, call.identity.user)
         pushed = await self._manifests.push(
-            call.repository, reference, tags, data, content_type, call.pusher
+            call.repository, reference, tags, data, content_type, pusher
         )
         call.known_export = pushed.known_export
         response = web.Response(

@@ -19,7 +19,16 @@ from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.recent import Recent
 from cacheproxy.registry.shared import Shared
-from cacheproxy.registry.sources import Source, Windows, pushed
+from cacheproxy.registry.sources import (
+    NOBODY,
+    MayPush,
+    Pusher,
+    Source,
+    Windows,
+    anybody_may_push,
+    pushed,
+    trusted_of,
+)
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.registry.union import Union
 from cacheproxy.registry.unions import Unions
@@ -51,7 +60,8 @@ class _Look:
 
 
 class Caches:
-    """`verify_seconds` is for how long what a tag leads to is taken to be whole."""
+    """`verify_seconds` is for how long what a tag leads to is taken to be whole. What was pushed by
+    who `may_push` no more is no source: nobody trusts it, and it stays for when that changes."""
 
     def __init__(
         self,
@@ -62,11 +72,13 @@ class Caches:
         verify_seconds: float,
         clock: Callable[[], int] = time.time_ns,
         seconds: Callable[[], float] = time.monotonic,
+        may_push: MayPush = anybody_may_push,
     ) -> None:
         self._tags = tags
         self._uses = uses
         self._unions = unions
         self._windows = windows
+        self._may_push = may_push
         self._clock = clock
         self._served: Recent[tuple[Repository, Tag], tuple[_Of, Digest, int]] = Recent(
             verify_seconds, _RECENT_TAGS, seconds
@@ -74,10 +86,10 @@ class Caches:
         self._making: Shared[tuple[Repository, Tag, _Of], Digest | None] = Shared()
 
     async def push(
-        self, repository: Repository, tag: Tag, digest: Digest, pusher: str = ""
+        self, repository: Repository, tag: Tag, digest: Digest, pusher: Pusher = NOBODY
     ) -> bool:
-        """Make a cache that is stored a source of the tag, and `pusher`'s, if it is new; the oldest
-        of too many go. Returns whether it was one already."""
+        """Make a cache that is stored a source of the tag; the oldest of too many go. Returns
+        whether it was one already."""
         now = self._clock()
         known = False
         window = self._windows.of(repository)
@@ -95,7 +107,10 @@ class Caches:
     async def resolve(self, repository: Repository, tag: Tag, record: TagRecord) -> Digest | None:
         """The manifest to which a tag with this record leads; None if nothing of it is left."""
         window = self._windows.of(repository)
-        look = _Look(repository, tag, record, window.of(record.sources, self._clock()))
+        trusted = trusted_of(record.sources, repository, self._may_push)
+        look = _Look(repository, tag, record, window.of(trusted, self._clock()))
+        if not look.sources:
+            return None
         within = window.nanoseconds // _USES_IN_WINDOW
         self._uses.note(repository, tag, frozenset(look.of), within)
         served = self._served.get((repository, tag))

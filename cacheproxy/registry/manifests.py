@@ -11,6 +11,7 @@ from cacheproxy.registry.caches import Caches
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.manifest_store import ManifestStore, StoredManifest
 from cacheproxy.registry.referrers import Referrers
+from cacheproxy.registry.sources import NOBODY, Pusher
 from cacheproxy.registry.tags import Tags
 from cacheproxy.registry.together import together
 from cacheproxy.registry.uses import Uses
@@ -67,7 +68,7 @@ class Manifests:
         tags: list[Tag],
         data: bytes,
         content_type: str | None,
-        pusher: str = "",
+        pusher: Pusher = NOBODY,
     ) -> Pushed:
         """Store `data`, durably, under its digest, then point the reference and `tags` to it.
 
@@ -89,7 +90,9 @@ class Manifests:
             tags = [reference, *tags]
         manifest = parse_manifest(data, content_type)
         subject = Digest.parse(manifest.subject.digest) if manifest.subject else None
-        stored = StoredManifest(digest, manifest.media_type, data, (pusher,) if pusher else ())
+        stored = StoredManifest(
+            digest, manifest.media_type, data, (pusher.client,) if pusher.client else ()
+        )
         await together(
             self._store.put(repository, stored),
             self._hidden.remove(repository, [each.digest for each in manifest.references]),

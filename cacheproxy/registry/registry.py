@@ -15,7 +15,7 @@ from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.manifest_store import ManifestStore
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.referrers import Referrers
-from cacheproxy.registry.sources import Window, Windows
+from cacheproxy.registry.sources import MayPush, Window, Windows, anybody_may_push
 from cacheproxy.registry.tags import Tags
 from cacheproxy.registry.union import Limits
 from cacheproxy.registry.unions import Unions
@@ -47,6 +47,7 @@ class Registry:
         clock: Callable[[], int] = time.time_ns,
         clocks: Clocks = CLOCKS,
         sleep: Sleep = asyncio.sleep,
+        may_push: MayPush = anybody_may_push,
     ) -> None:
         self.condemned = Condemned(bucket, namespace, clocks, sleep)
         self.hidden = Hidden(bucket, namespace)
@@ -66,6 +67,7 @@ class Registry:
             rules.verify_seconds,
             clock,
             clocks[0],
+            may_push,
         )
         self.manifests = Manifests(
             self.store, self.tags, self.uses, self.caches, self.referrers, self.hidden, clocks

@@ -1,7 +1,8 @@
 """The sources of a cache tag: the exports that its cache is the union of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -21,12 +22,28 @@ class Source(msgspec.Struct, frozen=True):
     """When the tag last was resolved while this was one of its sources, within an hour or so."""
 
     pusher: str = ""
-    """Who pushed it first, where that is known."""
+    """The client that pushed it first, where that is known."""
+    user: str | None = None
+    """The user who pushed it last, if it was one."""
 
     @property
     def last_used(self) -> int:
         """When it was last of use to anybody, by being pushed or by being resolved."""
         return max(self.used_at, self.pushed_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Pusher:
+    """Who pushes: the name of a client, where it has one, and the user that it is, if any."""
+
+    client: str = ""
+    user: str | None = None
+
+
+NOBODY: Final = Pusher()
+
+MayPush = Callable[[str | None, Repository], bool]
+"""Whether a user, or with None anybody, may push to a repository now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +77,27 @@ class Windows:
 
 
 def pushed(
-    sources: Iterable[Source], digest: str, now: int, pusher: str = ""
+    sources: Iterable[Source], digest: str, now: int, pusher: Pusher = NOBODY
 ) -> tuple[Source, ...]:
-    """The sources when `digest` is pushed by `pusher`, perhaps again."""
+    """The sources when `digest` is pushed, perhaps again."""
     known = {source.digest: source for source in sources}
-    first = known.get(digest, Source(digest, now, now, now, pusher))
+    first = known.get(digest, Source(digest, now, now, now, pusher.client))
     pushed_at = max([now, *[source.pushed_at + 1 for source in known.values()]])
-    known[digest] = msgspec.structs.replace(first, pushed_at=pushed_at, used_at=now)
+    known[digest] = msgspec.structs.replace(
+        first, pushed_at=pushed_at, used_at=now, user=pusher.user
+    )
     return tuple(known.values())
+
+
+def trusted_of(
+    sources: Iterable[Source], repository: Repository, may_push: MayPush
+) -> list[Source]:
+    """The sources whose pushers may still push."""
+    return [source for source in sources if may_push(source.user, repository)]
+
+
+def anybody_may_push(user: str | None, repository: Repository) -> bool:
+    return True
 
 
 def used(sources: Iterable[Source], digests: frozenset[str], now: int) -> tuple[Source, ...]:

@@ -260,3 +260,15 @@ async def test_what_is_remembered_is_no_credentials() -> None:
     [key] = access._remembered
     assert len(key) == 32
     assert PASSWORD.encode() not in key
+
+
+def test_who_has_pushed_may_still_as_long_as_users_and_rules_say_so() -> None:
+    """Caches are made of what was pushed by who may."""
+    access = door()
+    user = next(user for user in USERS if access.may_push(user, _APP))
+    assert not access.may_push("stranger", _APP)
+
+    access.replace(Passwords({}), policy())
+    assert not access.may_push(user, _APP)
+    access.replace(Passwords.parse(htpasswd(*USERS)), Policy())
+    assert not access.may_push(user, _APP)

@@ -10,6 +10,7 @@ from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
 from cacheproxy.registry.registry import CacheRules, Registry
+from cacheproxy.registry.sources import MayPush, anybody_may_push
 from cacheproxy.registry.tickets import Tickets
 from cacheproxy.registry.uploads import Uploads
 from cacheproxy.storage.bucket import Bucket
@@ -29,6 +30,7 @@ class Rooms:
         bucket: Bucket | None = None,
         rules: CacheRules = _RULES,
         tier: Path | None = None,
+        may_push: MayPush = anybody_may_push,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = FolderBucket(str(folder))
@@ -39,7 +41,9 @@ class Rooms:
         if tier is not None:
             disk = Tier(str(tier), 1 << 30)
             contents = Contents(bucket, SpoolFolder(disk.spool), disk)
-        registry = Registry(bucket, namespace, contents, rules, lambda: int(self.now * 1e9))
+        registry = Registry(
+            bucket, namespace, contents, rules, lambda: int(self.now * 1e9), may_push=may_push
+        )
         self.condemned = registry.condemned
         self.hidden = registry.hidden
         self.uses = registry.uses

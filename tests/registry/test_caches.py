@@ -17,7 +17,7 @@ from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import OCI_MANIFEST
 from cacheproxy.oci.reference import Pattern, Repository, Tag
 from cacheproxy.registry.registry import CacheRules
-from cacheproxy.registry.sources import Window, Windows
+from cacheproxy.registry.sources import Pusher, Window, Windows
 from cacheproxy.registry.union import Limits
 from cacheproxy.storage.bucket import Bucket, Match
 from cacheproxy.storage.layout import Namespace
@@ -815,3 +815,47 @@ async def test_an_unknown_repository_has_no_cache(rooms: Rooms) -> None:
 
     with pytest.raises(ManifestUnknown):
         await rooms.manifests.get(Repository("ci/other"), TAG)
+
+
+async def _push_as(rooms: Rooms, one: Export, user: str | None) -> None:
+    await one.push(rooms)
+    data, media_type = one.written.manifest, one.written.media_type
+    await rooms.manifests.push(APP, TAG, [], data, media_type, Pusher("", user))
+
+
+async def test_what_was_pushed_by_who_may_not_any_more_is_not_served(folder: Path) -> None:
+    """A user who is gone, or trusted no more, has no part in what others build from."""
+    may: set[str | None] = {"one", "two"}
+    rooms = Rooms(folder, may_push=lambda user, repository: user in may)
+    await _push_as(rooms, export("a", "b"), "one")
+    await _push_as(rooms, export("a", "c"), "two")
+    assert (await import_(rooms)).hits("b", "c") == {"b", "c"}
+
+    may.discard("two")
+    assert (await import_(rooms)).hits("b", "c") == {"b"}
+    may.add("two")
+    assert (await import_(rooms)).hits("b", "c") == {"b", "c"}
+
+
+async def test_a_tag_that_nobody_vouches_for_leads_nowhere(folder: Path) -> None:
+    """Its builds have misses; by digest everybody gets what was pushed."""
+    may: set[str | None] = {None}
+    rooms = Rooms(folder, may_push=lambda user, repository: user in may)
+    one = export("a")
+    await one.push(rooms)
+    may.clear()
+
+    with pytest.raises(ManifestUnknown):
+        await rooms.manifests.get(APP, TAG)
+    assert (await rooms.manifests.get(APP, one.digest)).data == one.written.manifest
+
+
+async def test_who_pushes_a_source_again_vouches_for_it(folder: Path) -> None:
+    """Whoever pushed it before."""
+    may: set[str | None] = {"one", "two"}
+    rooms = Rooms(folder, may_push=lambda user, repository: user in may)
+    await _push_as(rooms, export("a"), "two")
+    await _push_as(rooms, export("a"), "one")
+
+    may.discard("two")
+    assert (await import_(rooms)).hits("a") == {"a"}
