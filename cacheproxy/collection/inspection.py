@@ -1,7 +1,7 @@
 """What a cache tag is made of: its sources, their union, and what is not in that and why."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -90,6 +90,9 @@ class _Unpromised(Condemned):
 
     def clear(self, keys: Iterable[str]) -> bool:
         return True
+
+    async def rescue(self, keys: Collection[str], *, written: bool = False) -> frozenset[str]:
+        return frozenset()
 
 
 async def unions_to_look_at(
