@@ -8,11 +8,8 @@ from datetime import UTC, datetime
 from cacheproxy.buildkit.cache import Cache, Opaque
 from cacheproxy.content.contents import Contents
 from cacheproxy.oci.reference import Repository, Tag
-from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.condemned import Condemned
-from cacheproxy.registry.existence import Existence
-from cacheproxy.registry.hidden import Hidden
-from cacheproxy.registry.manifest_store import ManifestStore
+from cacheproxy.registry.registry import CacheRules, Registry
 from cacheproxy.registry.sources import Source, Window
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.registry.union import Limits, Part, Union
@@ -99,11 +96,11 @@ async def unions_to_look_at(
     bucket: Bucket, namespace: Namespace, contents: Contents, limits: Limits
 ) -> Unions:
     """Makes unions as a server does, for who changes nothing."""
-    condemned, hidden = _Unpromised(bucket, namespace), Hidden(bucket, namespace)
-    await hidden.poll()
-    existence = Existence(bucket, namespace, condemned)
-    blobs = Blobs(namespace, contents, existence, hidden, condemned)
-    return Unions(ManifestStore(bucket, namespace, condemned), blobs, limits, 0.0)
+    rules = CacheRules(limits=limits, verify_seconds=0.0)
+    condemned = _Unpromised(bucket, namespace)
+    registry = Registry(bucket, namespace, contents, rules, condemned=condemned)
+    await registry.hidden.poll()
+    return registry.unions
 
 
 async def cache_record(tags: Tags, repository: Repository, tag: Tag) -> TagRecord:
