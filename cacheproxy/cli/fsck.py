@@ -31,7 +31,7 @@ def fsck(rate: Bytes, quarantine: bool, file: str | None, **flags: Any) -> int:
 
     Blobs and manifests are hashed, and tags are followed to all that they need. The exit status is
     1 if something is wrong. With --quarantine, damaged blobs and manifests are moved below
-    `quarantine/`, so that builders push them again; servers notice within ten minutes.
+    `quarantine/` after ten minutes, so that builders push them again.
     """
     from cacheproxy.collection.budget import Budget
     from cacheproxy.collection.fsck import Fsck
@@ -84,6 +84,13 @@ class _Lines:
     def found(self, finding: "Finding") -> None:
         click.echo(f"{finding.what}: {finding.problem}")
 
+    def waiting(self, count: int, seconds: float) -> None:
+        things = counted(count, "damaged object")
+        click.echo(f"in {seconds / 60:.0f} minutes {things} will be quarantined", err=True)
+
+    def quarantined(self, what: str) -> None:
+        click.echo(f"{what}: quarantined")
+
 
 class _Bar(_Lines):
     """One that draws a bar on a terminal."""
@@ -106,3 +113,7 @@ class _Bar(_Lines):
     def found(self, finding: "Finding") -> None:
         click.echo("\r\x1b[K", nl=False, err=True)  # where the bar is; it is drawn again
         super().found(finding)
+
+    def waiting(self, count: int, seconds: float) -> None:
+        self._drawn.close()  # all is hashed
+        super().waiting(count, seconds)

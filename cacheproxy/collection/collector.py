@@ -14,7 +14,7 @@ why nothing new is deleted in `deletion.py`. Requests never wait for it.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -202,7 +202,7 @@ class Collector:
         self, cycle: _Cycle, key: str, batch: Batch, stored: Stored, dry: bool
     ) -> None:
         """Raises Conflict, TakenOver, Unavailable: see `Deletion`."""
-        gone = batch if batch.doomed else batch.without(await cycle.marks.has(batch.keys))
+        gone = batch if batch.doomed else batch.without(await self._kept(cycle, batch))
         if dry:
             cycle.held.update(gone.keys)
         elif not gone.keys:
@@ -213,6 +213,10 @@ class Collector:
         else:
             await self._deletion(key).doom(gone, stored)
         cycle.report.deleted += len(gone.keys)
+
+    async def _kept(self, cycle: _Cycle, batch: Batch) -> Collection[str]:
+        """All that was found damaged: who has looked is gone, and it may have been pushed since."""
+        return batch.keys if batch.damaged else await cycle.marks.has(batch.keys)
 
     def _deletion(self, key: str) -> Deletion:
         return Deletion(self._bucket, self._namespace, key, self._sleep)

@@ -3,12 +3,12 @@
 First every blob is hashed, at the pace that the budget allows; then every manifest is; then every
 tag is followed to its blobs. Whatever cannot be read does not end it, unless nothing can.
 
-What is damaged can be quarantined: it is copied out of the way, then deleted, so that it is unknown
-and is pushed again. Before that it is hashed a second time. A push of the very same blob between
-this copy and this deletion would be deleted with it; nothing else can be lost.
+What was found damaged can be quarantined, all of it together at the end, as that takes its time:
+see `quarantine.py`.
 """
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +18,14 @@ from cacheproxy.collection.budget import Budget
 from cacheproxy.collection.documents import Damage, Document, Documents, needed_by
 from cacheproxy.collection.each import for_each
 from cacheproxy.collection.marks import Marks
+from cacheproxy.collection.quarantine import Quarantine
 from cacheproxy.content.contents import Contents
-from cacheproxy.errors import Conflict, DigestInvalid, Unavailable
+from cacheproxy.errors import DigestInvalid, Unavailable
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.reference import Repository, Tag
+from cacheproxy.registry.batches import WRITTEN_SECONDS
 from cacheproxy.registry.catalog import Catalog
+from cacheproxy.registry.condemned import Sleep
 from cacheproxy.registry.tags import Tags
 from cacheproxy.storage.bucket import Bucket, Listed
 from cacheproxy.storage.layout import FORMAT_KEY, Namespace, last_component
@@ -31,6 +34,7 @@ _BLOBS: Final = 4
 _RECORDS: Final = 16
 _BATCH: Final = 1000
 _TOLD: Final = 3
+_QUARANTINED: Final = 5_000  # in one run: every replica has them in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,11 @@ class Watcher(Protocol):
 
     def found(self, finding: Finding) -> None: ...
 
+    def waiting(self, count: int, seconds: float) -> None:
+        """So many are quarantined, unless they are pushed again in so many seconds from now."""
+
+    def quarantined(self, what: str) -> None: ...
+
 
 class Fsck:
     """One run over a namespace. Quarantines what is damaged only if it is to."""
@@ -77,6 +86,7 @@ class Fsck:
         watcher: Watcher,
         *,
         quarantine: bool = False,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._bucket = bucket
         self._namespace = namespace
@@ -91,6 +101,8 @@ class Fsck:
         self._sound = Marks()
         self._damaged = Marks()
         self._waiting: list[Digest] = []
+        self._moving: dict[str, str] = {}
+        self._sleep = sleep
 
     async def run(self) -> Checked:
         """Once. Raises Unavailable: the bucket cannot be read, or written."""
@@ -108,6 +120,8 @@ class Fsck:
                 await for_each(manifests, partial(self._check_manifest, repository), _RECORDS)
                 tags = self._tags.list(repository)
                 await for_each(tags, partial(self._check_tag, repository), _RECORDS)
+        if self._moving:
+            await self._move()
         return self._checked
 
     async def _check_blob(self, listed: Listed) -> None:
@@ -117,9 +131,7 @@ class Fsck:
             return
         self._checked.blobs += 1
         try:
-            found = await self._hash(listed.key, digest)
-            if found not in (None, digest) and self._quarantine:
-                found = await self._hash(listed.key, digest)  # it may have been replaced
+            found = await self._hash(listed.key, digest, self._took)
         except Unavailable as error:
             await self._damaged.add((digest,))
             await self._tell_unreadable(f"blob {digest}", error)
@@ -128,8 +140,7 @@ class Fsck:
             await self._mark_sound(digest)
         elif found is not None:
             await self._damaged.add((digest,))
-            moved = await self._move_blob(listed) if self._quarantine else ""
-            self._tell(f"blob {digest}", f"its content is {found}{moved}")
+            self._tell_damaged(listed.key, f"blob {digest}", f"its content is {found}")
 
     async def _mark_sound(self, *digests: Digest) -> None:
         """Many at a time; those that are left if there are none."""
@@ -138,22 +149,18 @@ class Fsck:
             waiting, self._waiting = self._waiting, []
             await self._sound.add(waiting)
 
-    async def _hash(self, key: str, digest: Digest) -> Digest | None:
+    async def _hash(
+        self, key: str, digest: Digest, took: Callable[[int], Awaitable[None]]
+    ) -> Digest | None:
+        """None: it was deleted since it was listed."""
         hasher = Hasher(digest.algorithm)
-        if not await self._contents.read_into(key, hasher, took=self._took):
-            return None  # deleted since it was listed
-        return hasher.digest()
+        found = await self._contents.read_into(key, hasher, took=took)
+        return hasher.digest() if found else None
 
     async def _took(self, count: int) -> None:
         self._checked.bytes += count
         self._watcher.hashed(count)
         await self._budget.take(count)
-
-    async def _move_blob(self, listed: Listed) -> str:
-        await self._bucket.join([listed], self._namespace.quarantined(listed.key))
-        await self._bucket.delete(listed.key)
-        self._checked.quarantined += 1
-        return "; quarantined"
 
     async def _check_manifest(self, repository: Repository, listed: Listed) -> None:
         digest = _digest(listed.key, self._namespace.manifests(repository))
@@ -168,19 +175,7 @@ class Fsck:
             await self._tell_unreadable(what, error)
             return
         if isinstance(found, Damage):
-            moved = await self._move_manifest(listed.key) if self._quarantine else ""
-            self._tell(what, found.reason + moved)
-
-    async def _move_manifest(self, key: str) -> str:
-        stored = await self._bucket.read(key)
-        if stored is None:
-            return ""
-        to = self._namespace.quarantined(key)
-        await self._bucket.put(to, stored.data, metadata=stored.metadata)
-        with suppress(Conflict):  # it was pushed again just now
-            await self._bucket.delete(key, match=stored.match)
-        self._checked.quarantined += 1
-        return "; quarantined"
+            self._tell_damaged(listed.key, what, found.reason)
 
     async def _check_tag(self, repository: Repository, name: str) -> None:
         self._checked.tags += 1
@@ -225,6 +220,31 @@ class Fsck:
 
     async def _exists(self, blob: Digest) -> bool:
         return await self._bucket.head(self._namespace.blob(blob)) is not None
+
+    async def _move(self) -> None:
+        self._watcher.waiting(len(self._moving), WRITTEN_SECONDS)
+        quarantine = Quarantine(self._bucket, self._namespace, self._is_damaged, self._sleep)
+        for key in await quarantine.take(list(self._moving)):
+            self._checked.quarantined += 1
+            self._watcher.quarantined(self._moving[key])
+
+    async def _is_damaged(self, key: str) -> bool:
+        """Raises Unavailable: it is not only this that cannot be read."""
+        try:
+            if (digest := self._namespace.blob_at(key)) is not None:
+                return await self._hash(key, digest, self._budget.take) not in (None, digest)
+            if (digest := self._namespace.manifest_at(key)) is not None:
+                documents = Documents(self._bucket, self._namespace)  # which remember nothing
+                found = await documents.get(self._namespace.repository_at(key), digest)
+                return isinstance(found, Damage)
+        except Unavailable:
+            await self._bucket.head(FORMAT_KEY)
+        return False
+
+    def _tell_damaged(self, key: str, what: str, problem: str) -> None:
+        self._tell(what, problem)
+        if self._quarantine and len(self._moving) < _QUARANTINED:
+            self._moving[key] = what
 
     async def _tell_unreadable(self, what: str, error: Unavailable) -> None:
         """Raises Unavailable: it is not only this that cannot be read."""

@@ -1,18 +1,15 @@
 """What a cache tag is made of: its sources, their union, and what is not in that and why."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cacheproxy.buildkit.cache import Cache, Opaque
 from cacheproxy.content.contents import Contents
 from cacheproxy.oci.reference import Repository, Tag
-from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.condemned import Condemned
-from cacheproxy.registry.existence import Existence
-from cacheproxy.registry.hidden import Hidden
-from cacheproxy.registry.manifest_store import ManifestStore
+from cacheproxy.registry.registry import CacheRules, Registry
 from cacheproxy.registry.sources import Source, Window
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.registry.union import Limits, Part, Union
@@ -91,16 +88,19 @@ class _Unpromised(Condemned):
     def clear(self, keys: Iterable[str]) -> bool:
         return True
 
+    async def rescue(self, keys: Collection[str], *, written: bool = False) -> frozenset[str]:
+        return frozenset()
+
 
 async def unions_to_look_at(
     bucket: Bucket, namespace: Namespace, contents: Contents, limits: Limits
 ) -> Unions:
     """Makes unions as a server does, for who changes nothing."""
-    condemned, hidden = _Unpromised(bucket, namespace), Hidden(bucket, namespace)
-    await hidden.poll()
-    existence = Existence(bucket, namespace, condemned)
-    blobs = Blobs(namespace, contents, existence, hidden, condemned)
-    return Unions(ManifestStore(bucket, namespace, condemned), blobs, limits, 0.0)
+    rules = CacheRules(limits=limits, verify_seconds=0.0)
+    condemned = _Unpromised(bucket, namespace)
+    registry = Registry(bucket, namespace, contents, rules, condemned=condemned)
+    await registry.hidden.poll()
+    return registry.unions
 
 
 async def cache_record(tags: Tags, repository: Repository, tag: Tag) -> TagRecord:

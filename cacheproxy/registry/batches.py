@@ -6,6 +6,10 @@
                 what is written there anew waits until the batch is empty.
     empty       All of it is rescued, or deleted. It says nothing any more and is removed.
 
+    damaged     What they name has another content than it should. It answers as before, and no
+                promise takes it out, as none about it is worth anything; who writes it anew does.
+                It can be doomed too, see `collection/quarantine.py`.
+
 All are one object, changed by compare-and-swap, so a rescue and a doom cannot both succeed. It is
 removed only when it is empty, since not every bucket that keeps a condition on a write keeps one on
 a delete. Two collectors can condemn one object in two batches; it is rescued when it is in none.
@@ -28,7 +32,11 @@ looks again, or fails."""
 PAUSE_SECONDS: Final = 300.0
 """How long a replica may be paused then, before its answer is out: nobody can look again there."""
 
-SLACK_SECONDS: Final = VALID_SECONDS + WORK_SECONDS + PAUSE_SECONDS
+WRITTEN_SECONDS: Final = VALID_SECONDS + WORK_SECONDS
+"""How long after a batch could be read by everybody a push may still be stored without it, and be
+acknowledged; what is left to do then is the answer."""
+
+SLACK_SECONDS: Final = WRITTEN_SECONDS + PAUSE_SECONDS
 """How long after a batch could be read by everybody a promise may still be made without it."""
 
 
@@ -41,6 +49,7 @@ class Batch(msgspec.Struct, frozen=True):
     keys: tuple[str, ...]
     since: float | None = None
     doomed: bool = False
+    damaged: bool = False
     collector: str = ""
     """Who deletes what is doomed; who takes over tells, and the one before can do nothing more."""
     version: int = 1

@@ -95,7 +95,7 @@ class Blobs:
     async def _restore(self, digest: Digest) -> int | None:
         """Store a blob again that is still at hand, unless it is just being deleted."""
         key = self._namespace.blob(digest)
-        if not self._condemned.clear((key,)) and await self._condemned.rescue((key,)):
+        if await self._condemned.rescue((key,), written=True):
             return None
         if await self._contents.restore(key, digest) is None:
             return None
@@ -167,7 +167,7 @@ class Blobs:
         keys = (self._namespace.blob(digest),)
         settled = await self._condemned.settle(keys)
         await together(store(), self._hidden.remove(repository, [digest]))
-        if not self._condemned.clear(keys) and await self._condemned.rescue(keys):
+        if await self._condemned.rescue(keys, written=True):
             raise Unavailable(f"{digest} is being deleted; push it again")
         if settled.is_over() and await self._existence.size(digest) is None:
             raise Unavailable(f"{digest} was deleted as soon as it was stored; push it again")

@@ -19,6 +19,9 @@ The argument, where T is when a batch could be read by everybody:
   before T, it is there when the collector marks again before it dooms.
 - What is written where something is doomed could be deleted, so that waits. Who began to write with
   q before T has ended before the batch is doomed, or looks whether it is there.
+- What is damaged is not rescued by a promise, for nothing could keep that. Who writes it anew takes
+  it out of the batch, before that and after it, unless that fails because it took long; so that
+  what is still in it, and damaged, can be doomed.
 """
 
 import asyncio
@@ -67,8 +70,8 @@ class Condemned:
         self._sleep = sleep
         self._valid = Deadline(0, clocks)
         self._versions: dict[str, Stored] = {}  # without their data
-        self._batches_of: dict[str, frozenset[str]] = {}
-        self._keys_of: dict[str, frozenset[str]] = {}
+        self._named = _Named()
+        self._damaged = _Named()
         self._doomed: set[str] = set()
         self._polling: Shared[None, None] = Shared()
         self._forget: list[Forget] = []
@@ -85,24 +88,22 @@ class Condemned:
     @property
     def nothing(self) -> bool:
         """Whether no object is condemned, for certain."""
-        return not self._batches_of and not self._valid.is_over()
+        return not self._named.batches_of and not self._valid.is_over()
 
     def clear(self, keys: Iterable[str]) -> bool:
         """Whether none of the objects is condemned, for certain: then they may be promised."""
-        return not self._valid.is_over() and self._batches_of.keys().isdisjoint(keys)
+        return not self._valid.is_over() and self._named.batches_of.keys().isdisjoint(keys)
 
-    async def among(self, keys: Iterable[str]) -> list[str]:
-        """Those that are condemned, as far as has to be known."""
+    async def rescue(self, keys: Collection[str], *, written: bool = False) -> frozenset[str]:
+        """Take the objects out of their batches; those that are doomed are returned. What is
+        damaged stays in its batch, unless it is `written` anew."""
         while self._valid.is_over():
             await self.poll()
-        return [key for key in keys if key in self._batches_of]
-
-    async def rescue(self, keys: Iterable[str]) -> frozenset[str]:
-        """Take the objects out of their batches; those that are doomed are returned."""
         batches: dict[str, set[str]] = defaultdict(set)
-        for key in await self.among(keys):
-            for batch in self._batches_of[key]:
-                batches[batch].add(key)
+        for named in (self._named, self._damaged) if written else (self._named,):
+            for key in keys:
+                for batch in named.batches_of.get(key, ()):
+                    batches[batch].add(key)
         doomed: frozenset[str] = frozenset()
         for batch, condemned in batches.items():
             doomed |= await self._rescue(batch, condemned)
@@ -119,7 +120,7 @@ class Condemned:
         patience = Deadline(_SETTLE_SECONDS, self._clocks)
         while True:
             written = Deadline(WORK_SECONDS, self._clocks)
-            if self.clear(keys) or not await self.rescue(keys):
+            if not await self.rescue(keys, written=True):
                 return written
             if patience.is_over():
                 raise Unavailable("what is pushed is just being deleted")
@@ -134,7 +135,7 @@ class Condemned:
         batches = [listed.key async for listed in self._bucket.list(self._namespace.batches())]
         for batch in batches:
             await self._look(batch)
-        for batch in (self._versions.keys() | self._keys_of.keys()) - set(batches):
+        for batch in (self._versions.keys() | self._named.keys_of.keys()) - set(batches):
             self._drop(batch)
         if self._valid.is_over():  # batches may have come and gone since the last time
             self._tell(None)
@@ -162,42 +163,61 @@ class Condemned:
                 await self._bucket.put(key, write_batch(left), match=stored.match)
             except Conflict:
                 continue
-            self._set(key, frozenset(left.keys))
+            self._set(key, left)
             return frozenset()
         self._drop(key)
         return frozenset()
 
     def _remember(self, key: str, batch: Batch) -> None:
-        keys = frozenset(batch.keys)
-        gone = self._set(key, keys)
-        if not keys:
-            self._tell(gone)  # rescued or deleted: who knows
+        gone, replaced = self._set(key, batch)
+        told = set(replaced)
+        if not batch.keys:
+            told |= gone  # rescued or deleted: who knows
         elif batch.doomed and key not in self._doomed:
             self._doomed.add(key)
-            self._tell(keys)
+            told.update(batch.keys)
+        if told:
+            self._tell(told)
 
     def _drop(self, key: str) -> None:
         self._versions.pop(key, None)
-        self._tell(self._set(key, frozenset()))
+        self._remember(key, Batch(()))
 
-    def _set(self, key: str, keys: frozenset[str]) -> frozenset[str]:
-        """Let the batch have these keys; those are returned that it had besides."""
-        this = frozenset((key,))
-        known = self._keys_of.pop(key, frozenset())
-        gone = known - keys
-        for each in gone:
-            if left := self._batches_of.pop(each) - this:
-                self._batches_of[each] = left
-        for each in keys - known:
-            others = self._batches_of.get(each)
-            self._batches_of[each] = this if others is None else others | this
-        if keys:
-            self._keys_of[key] = keys
-        else:
+    def _set(self, key: str, batch: Batch) -> tuple[frozenset[str], frozenset[str]]:
+        """What it has named before and does not now: as condemned, and as damaged."""
+        keys, none = frozenset(batch.keys), frozenset[str]()
+        damaged = batch.damaged and not batch.doomed
+        if not keys:
             self._doomed.discard(key)
-        return gone
+        return (
+            self._named.set(key, none if damaged else keys),
+            self._damaged.set(key, keys if damaged else none),
+        )
 
     def _tell(self, keys: Collection[str] | None) -> None:
         self.changes += 1
         for forget in self._forget:
             forget(keys)
+
+
+class _Named:
+    """Which batches name an object, and which objects a batch names."""
+
+    def __init__(self) -> None:
+        self.batches_of: dict[str, frozenset[str]] = {}
+        self.keys_of: dict[str, frozenset[str]] = {}
+
+    def set(self, batch: str, keys: frozenset[str]) -> frozenset[str]:
+        """Let the batch name these; those are returned that it has named besides."""
+        this = frozenset((batch,))
+        known = self.keys_of.pop(batch, frozenset())
+        gone = known - keys
+        for each in gone:
+            if left := self.batches_of.pop(each) - this:
+                self.batches_of[each] = left
+        for each in keys - known:
+            others = self.batches_of.get(each)
+            self.batches_of[each] = this if others is None else others | this
+        if keys:
+            self.keys_of[batch] = keys
+        return gone

@@ -36,7 +36,8 @@ class CacheRules:
 
 class Registry:
     """The nouns of the API for one namespace. `clock` gives nanoseconds since 1970, `clocks` are
-    those by which what is known gets old, the first one by which it is forgotten."""
+    those by which what is known gets old, the first one by which it is forgotten. `condemned` is
+    given by who is not to rescue anything."""
 
     def __init__(
         self,
@@ -48,8 +49,9 @@ class Registry:
         clocks: Clocks = CLOCKS,
         sleep: Sleep = asyncio.sleep,
         may_push: MayPush = anybody_may_push,
+        condemned: Condemned | None = None,
     ) -> None:
-        self.condemned = Condemned(bucket, namespace, clocks, sleep)
+        self.condemned = condemned or Condemned(bucket, namespace, clocks, sleep)
         self.hidden = Hidden(bucket, namespace)
         self.tags = Tags(bucket, namespace, clock)
         self.referrers = Referrers(bucket, namespace)

@@ -40,9 +40,9 @@ class Site:
     flags: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
-    def run(self, *arguments: str) -> Output:
+    def run(self, *arguments: str, command: tuple[str, ...] = COMMAND) -> Output:
         """Run a command to its end."""
-        command = (*COMMAND, *arguments, *self.flags)
+        command = (*command, *arguments, *self.flags)
         return attempt(command, environment=self.environment, seconds=_SECONDS)
 
     def told(self, *arguments: str, status: int = 0) -> str:

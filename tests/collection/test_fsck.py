@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cacheproxy.collection import fsck
 from cacheproxy.collection.budget import Budget
 from cacheproxy.collection.fsck import Checked, Finding, Fsck
 from cacheproxy.content.contents import Contents
@@ -17,8 +19,9 @@ from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.errors import Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.oci.reference import Tag
-from cacheproxy.storage.bucket import Bucket, Listed, Stored
+from cacheproxy.storage.bucket import Bucket, Listed, LocalFile, Stored, Stream
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 from tests.api.wire import digest, manifest
@@ -51,14 +54,29 @@ class _Run:
 
     def __init__(self, bucket: Bucket, *, quarantine: bool = False, rate: float = 1e12) -> None:
         self.told: list[str] = []
+        self.moved: list[str] = []
+        self.waits: list[tuple[int, float]] = []
+        self.slept = 0.0
         self.size = self.hashes = 0
         self.while_hashing: Callable[[int], None] = lambda count: None
+        self.while_waiting: Callable[[], None] = lambda: None
         contents = Contents(bucket, SpoolFolder("/nowhere"))
-        budget = Budget(rate)
-        self._fsck = Fsck(bucket, _NAMESPACE, contents, budget, self, quarantine=quarantine)
+        self._fsck = Fsck(
+            bucket,
+            _NAMESPACE,
+            contents,
+            Budget(rate),
+            self,
+            quarantine=quarantine,
+            sleep=self._sleep,
+        )
 
     async def done(self) -> Checked:
         return await self._fsck.run()
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.while_waiting()
 
     def planned(self, size: int) -> None:
         self.size = size
@@ -70,12 +88,26 @@ class _Run:
     def found(self, finding: Finding) -> None:
         self.told.append(f"{finding.what}: {finding.problem}")
 
+    def waiting(self, count: int, seconds: float) -> None:
+        self.waits.append((count, seconds))
 
-async def _told(bucket: Bucket, *, quarantine: bool = False) -> list[str]:
-    run = _Run(bucket, quarantine=quarantine)
+    def quarantined(self, what: str) -> None:
+        self.moved.append(what)
+
+
+async def _told(bucket: Bucket) -> list[str]:
+    run = _Run(bucket)
     checked = await run.done()
     assert checked.wrong == len(run.told)
+    assert checked.quarantined == run.slept == 0
     return sorted(run.told)
+
+
+async def _quarantined(bucket: Bucket) -> list[str]:
+    run = _Run(bucket, quarantine=True)
+    checked = await run.done()
+    assert checked.quarantined == len(run.moved)
+    return sorted(run.moved)
 
 
 async def _push_image(rooms: Rooms, tag: Tag = _LATEST) -> None:
@@ -144,9 +176,8 @@ async def test_a_quarantined_blob_is_out_of_the_way(
     await _push_image(rooms)
     damaged = await _damage(rooms, _blob(_LAYER), damage)
 
-    first = await _told(rooms.folder, quarantine=True)
+    assert await _quarantined(rooms.folder) == [f"blob {digest(_LAYER)}"]
 
-    assert first[0].endswith("; quarantined")
     assert await _read(rooms, _blob(_LAYER)) is None
     aside = await _read(rooms, _NAMESPACE.quarantined(_blob(_LAYER)))
     assert aside is not None
@@ -164,12 +195,11 @@ async def test_a_damaged_manifest_is_told_with_its_tag(rooms: Rooms) -> None:
     before = await _read(rooms, key)
     damaged = await _damage(rooms, key, _DAMAGES[0])
 
-    found = await _told(rooms.folder, quarantine=True)
-
-    assert found == [
-        f"manifest ci/app@{digest(_IMAGE)}: its content is {digest_of(damaged)}; quarantined",
+    assert await _told(rooms.folder) == [
+        f"manifest ci/app@{digest(_IMAGE)}: its content is {digest_of(damaged)}",
         f"tag ci/app:latest: it leads nowhere: missing or damaged: manifest {digest(_IMAGE)}",
     ]
+    assert await _quarantined(rooms.folder) == [f"manifest ci/app@{digest(_IMAGE)}"]
     assert await _read(rooms, key) is None
     aside = await _read(rooms, _NAMESPACE.quarantined(key))
     assert aside is not None
@@ -261,8 +291,9 @@ async def test_what_does_not_belong_is_told(rooms: Rooms) -> None:
     for key in strays:
         await rooms.folder.put(key, b"stray")
 
-    found = await _told(rooms.folder, quarantine=True)
+    found = await _told(rooms.folder)
 
+    assert await _quarantined(rooms.folder) == []
     assert [line.split()[1].rstrip(":") for line in found] == sorted(strays)
     assert {line.split()[0] for line in found} == {"object"}
 
@@ -311,20 +342,82 @@ async def test_what_is_pushed_meanwhile_is_not_missed(rooms: Rooms) -> None:
 
 
 async def test_what_is_mended_meanwhile_is_not_moved(rooms: Rooms) -> None:
-    """It is hashed again before it is moved away."""
+    """It is hashed again before it is moved away, be it a blob or a manifest."""
     await _push_image(rooms)
-    damaged = await _damage(rooms, _blob(_LAYER), _DAMAGES[0])
+    contents = {_blob(_LAYER): _LAYER, _NAMESPACE.manifest(APP, digest_of(_IMAGE)): _IMAGE}
+    for key in contents:
+        await _damage(rooms, key, _DAMAGES[0])
     run = _Run(rooms.folder, quarantine=True)
 
-    def mend(count: int) -> None:
-        if count == len(damaged):  # it has just been hashed
-            _write(Path(rooms.folder.spool).parent / _blob(_LAYER), _LAYER)
+    def mend() -> None:
+        for key, content in contents.items():
+            _write(Path(rooms.folder.spool).parent / key, content)
 
-    run.while_hashing = mend
+    run.while_waiting = mend
     checked = await run.done()
 
-    assert (run.told, checked.quarantined) == ([], 0)
-    assert checked.bytes == 2 * len(_LAYER) + len(b"{}")
+    assert len(run.told) == 3
+    assert (run.moved, checked.quarantined) == ([], 0)
+    assert run.hashes == checked.bytes == run.size
+    assert await _told(rooms.folder) == []
+
+
+async def test_all_that_is_damaged_waits_together(rooms: Rooms) -> None:
+    """Whoever runs it is told how many and for how long; not where nothing is to be moved."""
+    await _push_image(rooms)
+    run = _Run(rooms.folder, quarantine=True)
+    await run.done()
+    assert run.waits == []
+    for content in (b"{}", _LAYER):
+        await _damage(rooms, _blob(content), _DAMAGES[0])
+    await _damage(rooms, _NAMESPACE.manifest(APP, digest_of(_IMAGE)), _DAMAGES[0])
+
+    run = _Run(rooms.folder, quarantine=True)
+    checked = await run.done()
+
+    assert checked.quarantined == 3
+    assert run.waits == [(3, run.slept)]
+
+
+async def test_no_more_is_quarantined_than_servers_can_remember(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run moves the others."""
+    monkeypatch.setattr(fsck, "_QUARANTINED", 1)
+    await _push_image(rooms)
+    for content in (b"{}", _LAYER):
+        await _damage(rooms, _blob(content), _DAMAGES[0])
+
+    first, second = await _quarantined(rooms.folder), await _quarantined(rooms.folder)
+
+    assert sorted(first + second) == sorted(f"blob {digest(each)}" for each in (b"{}", _LAYER))
+
+
+async def test_what_cannot_be_read_again_stays(rooms: Rooms) -> None:
+    """The others are moved."""
+    await _push_image(rooms)
+    for content in (b"{}", _LAYER):
+        await _damage(rooms, _blob(content), _DAMAGES[0])
+    bucket = _Unreadable(rooms.folder, _blob(b"{}"))
+    run = _Run(bucket, quarantine=True)
+    run.while_waiting = bucket.broken.set
+    await run.done()
+
+    assert run.moved == [f"blob {digest(_LAYER)}"]
+
+
+class _Unreadable(FaultyBucket):
+    """A bucket of which an object cannot be read, once it is broken."""
+
+    def __init__(self, inner: FolderBucket, key: str) -> None:
+        super().__init__(inner, 0)
+        self.broken = asyncio.Event()
+        self._key = key
+
+    async def open(self, key: str, part: ByteRange | None = None) -> LocalFile | Stream | None:
+        if self.broken.is_set() and key == self._key:
+            raise Unavailable("injected")
+        return await super().open(key, part)
 
 
 def _write(path: Path, content: bytes) -> None:

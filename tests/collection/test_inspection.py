@@ -227,13 +227,19 @@ async def test_layers_that_sources_dispute_are_told(rooms: Rooms) -> None:
     assert report.union.disputed_layers == (str(digest_of(layer_of("base"))),)
 
 
-async def test_a_layer_that_is_condemned_is_there_and_stays_condemned(rooms: Rooms) -> None:
-    """Who looks promises nothing."""
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_layer_that_is_condemned_is_told_as_it_is_and_stays_condemned(
+    rooms: Rooms, lost: bool
+) -> None:
+    """Who looks promises nothing, and stores nothing again."""
     await _push(rooms, _ONE)
-    key = _NAMESPACE.blob(digest_of(layer_of("one")))
+    digest = digest_of(layer_of("one"))
+    key = _NAMESPACE.blob(digest)
     await rooms.folder.put(_NAMESPACE.batches() + "1", write_batch(Batch((key,))))
+    if lost:
+        await rooms.folder.delete(key)
 
-    assert (await _look(rooms)).sources[0].missing_layers == ()
+    assert (await _look(rooms)).sources[0].missing_layers == ((str(digest),) if lost else ())
 
 
 async def test_hidden_layers_are_missing(rooms: Rooms) -> None:
