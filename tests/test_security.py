@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -18,7 +18,7 @@ from cacheproxy.app import App
 from cacheproxy.cli.serve import warnings
 from cacheproxy.config import Config, ConfigError, load
 from cacheproxy.errors import Denied, Unauthorized
-from cacheproxy.listening import address_of, bind, is_loopback
+from cacheproxy.listening import Listeners, is_loopback
 from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.tickets import load_secret
 from cacheproxy.security import Security
@@ -27,6 +27,7 @@ from tests.access.doors import basic, htpasswd
 from tests.api.wire import digest, push_blob
 from tests.cli.running import in_folder
 from tests.real.process import Daemon
+from tests.real.seaweed import free_ports
 from tests.s3.tls import certify
 from tests.server import SERVE, Server
 
@@ -331,6 +332,16 @@ async def test_blobs_go_out_whole_by_tls(tmp_path: Path) -> None:
                 assert content[1_000_000:2_000_000] in await answer.read()
 
 
+async def test_operators_need_no_tls(tmp_path: Path) -> None:
+    """On a listener of their own, probes and Prometheus trust nobody and need not."""
+    host = f"127.0.0.1:{free_ports(1)[0]}"
+    ca = Ca(tmp_path / "ca")
+    async with _serving_by_tls(tmp_path, ca, host), aiohttp.ClientSession() as client:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            async with client.get(f"http://{host}{path}") as answer:
+                assert answer.status == 200
+
+
 async def test_a_new_certificate_is_taken_up(tmp_path: Path) -> None:
     """By the next connection, without a restart; a broken one is not."""
     old, new = Ca(tmp_path / "old"), Ca(tmp_path / "new")
@@ -349,17 +360,20 @@ async def test_a_new_certificate_is_taken_up(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def _serving_by_tls(folder: Path, ca: Ca) -> AsyncIterator[tuple[str, Security]]:
+async def _serving_by_tls(
+    folder: Path, ca: Ca, metrics: str = ""
+) -> AsyncIterator[tuple[str, Security]]:
     file, key = folder / "tls.pem", folder / "tls.key"
     ca.copy_to(file, key)
     flags = {"server.tls_cert_file": str(file), "server.tls_key_file": str(key)}
+    flags["metrics.listen"] = metrics
     config = load(flags, {"HOME": str(folder)})
     security = Security(config, lambda: config, None)
     bucket = FolderBucket(str(folder))
     app = App(config, bucket, await load_secret(bucket), security.access, security.tls)
-    with bind("127.0.0.1:0") as listener:
-        async with app.serving(listener):
-            yield f"https://{address_of(listener)}", security
+    with closing(Listeners.bound("127.0.0.1:0", config.metrics.listen)) as listeners:
+        async with app.serving(listeners.clients, listeners.operators):
+            yield f"https://{listeners.address}", security
 
 
 async def _trusted(url: str, ca: Ca) -> bool:
