@@ -6,7 +6,6 @@ from __future__ import annotations
 import mmap
 import socket
 import ssl
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from benchmarks.stored import Stored, write
 from tests.s3.tls import Certificate, certify
 
 _BYTES: Final = 64 << 20
+_PULLS: Final = 8
 _PUSHES: Final = 4
 _PLAIN: Final = "without TLS"
 
@@ -78,7 +78,7 @@ def tls(folder: Path, scale: Scale) -> None:
         # Others, since what was pushed has a server arrange its memory, and many are only read.
         with _running(folder, certificate) as (nginx, *registries):
             pulls = (nginx, *registries)
-            pulled = interleave(pulls, lambda peer: _pull(client(peer), body, scale), scale.rounds)
+            pulled = interleave(pulls, lambda peer: _pull(client(peer), body), scale.rounds)
             pushed = interleave(registries, lambda peer: _push(client(peer), content), scale.rounds)
     _print("blob GET 64 MiB", pulled, targeted=True)
     _print("push 64 MiB", pushed)
@@ -99,13 +99,11 @@ def _running(folder: Path, certificate: Certificate) -> Iterator[Sequence[Peer]]
         yield nginx, secure, distribution, replace(plain, name=_PLAIN)
 
 
-def _pull(registry: Registry, body: Body, scale: Scale) -> Done:
-    count, deadline = 0, time.monotonic() + scale.seconds
+def _pull(registry: Registry, body: Body) -> Done:
     with registry:
-        while time.monotonic() < deadline:
+        for _ in range(_PULLS):
             registry.pull(body)
-            count += 1
-    return Done(count, count * body.size)
+    return Done(_PULLS, _PULLS * body.size)
 
 
 def _push(registry: Registry, content: Content) -> Done:
