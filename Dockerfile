@@ -38,14 +38,16 @@ ENV PATH=/opt/cacheproxy/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 
 USER 65532:65532
 WORKDIR /data
 VOLUME /data
-EXPOSE 5000
+# The second one is for `metrics.listen`.
+EXPOSE 5000 5001
 STOPSIGNAL SIGTERM
 LABEL org.opencontainers.image.title=cacheproxy \
       org.opencontainers.image.description="The registry that understands BuildKit caches" \
       org.opencontainers.image.licenses=Apache-2.0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-c", "\
 from http.client import HTTPConnection; from cacheproxy.config import load; \
-to = HTTPConnection('127.0.0.1', int(load({}).server.listen.rpartition(':')[2]), timeout=4); \
+of = load({}); at = of.metrics.listen or of.server.listen; \
+to = HTTPConnection('127.0.0.1', int(at.rpartition(':')[2]), timeout=4); \
 to.request('GET', '/healthz'); raise SystemExit(to.getresponse().status != 200)"]
 ENTRYPOINT ["cacheproxy"]
 CMD ["serve"]

@@ -25,6 +25,7 @@ from benchmarks import (
     s3_transfers,
     scaling,
     table,
+    tls,
 )
 from benchmarks.scale import QUICK, WHOLE, Scale
 from benchmarks.turn import alone_on_machine
@@ -34,6 +35,7 @@ ROWS: dict[str, Callable[[Path, Scale], None]] = {
     "heads": reading.heads,
     "blobs": reading.blobs,
     "pushes": pushing.pushes,
+    "tls": tls.tls,
     "memory": memory.memory,
     "workers": scaling.workers,
     "builds": building.builds,

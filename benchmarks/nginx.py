@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.real.nginx import Nginx
+from tests.s3.tls import Certificate
 
 _CONFIG: Final = """\
 daemon off;
@@ -21,15 +22,21 @@ http {{
   tcp_nopush on;
   keepalive_requests 1000000000;
   client_body_temp_path {folder}/body;
-  server {{ listen 127.0.0.1:{port}; root {files}; }}
+  server {{ {listen}; root {files}; }}
 }}
 """
 
 
 @contextmanager
-def nginx(folder: Path, files: Path) -> Iterator[str]:
+def nginx(folder: Path, files: Path, certificate: Certificate | None = None) -> Iterator[str]:
     """Serve `files` with one process; yields its address and port."""
-    with Nginx.started(
-        folder, lambda port: _CONFIG.format(folder=folder, files=files, port=port)
-    ) as started:
+
+    def config(port: int) -> str:
+        listen = f"listen 127.0.0.1:{port}"
+        if certificate is not None:
+            key = f"ssl_certificate_key {certificate.key}"
+            listen = f"{listen} ssl; ssl_certificate {certificate.file}; {key}"
+        return _CONFIG.format(folder=folder, files=files, listen=listen)
+
+    with Nginx.started(folder, config) as started:
         yield started.host

@@ -12,6 +12,7 @@ from typing import TypeVar
 from benchmarks.nginx import nginx
 from benchmarks.processes import ProcessTree, children
 from tests.real.distribution import Distribution
+from tests.s3.tls import Certificate
 from tests.server import Server
 
 T = TypeVar("T")
@@ -34,16 +35,16 @@ def cacheproxy(folder: Path, *flags: str) -> Iterator[Peer]:
 
 
 @contextmanager
-def distribution(folder: Path) -> Iterator[Peer]:
-    """The CNCF registry on a folder."""
-    with started(lambda: Distribution.running(_made(folder))) as (registry, process):
+def distribution(folder: Path, **variables: str) -> Iterator[Peer]:
+    """The CNCF registry on a folder, with these settings besides."""
+    with started(lambda: Distribution.running(_made(folder), **variables)) as (registry, process):
         yield Peer("distribution", registry.host, process)
 
 
 @contextmanager
-def limit(folder: Path, files: Path) -> Iterator[Peer]:
-    """nginx on the folder `files`."""
-    with started(lambda: nginx(_made(folder), files)) as (host, process):
+def limit(folder: Path, files: Path, certificate: Certificate | None = None) -> Iterator[Peer]:
+    """nginx on the folder `files`, by TLS if there is a certificate."""
+    with started(lambda: nginx(_made(folder), files, certificate)) as (host, process):
         yield Peer("nginx", host, process)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import shutil
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,10 @@ _SIZES: Final = {
     "1 GiB": (1024 * _MIB, 1, True),
 }
 _TARGETED: Final = ("64 MiB", "1 GiB")
-_STARTS: Final = {"cacheproxy": peers.cacheproxy, "distribution": peers.distribution}
+_STARTS: Final[Mapping[str, Callable[[Path], AbstractContextManager[Peer]]]] = {
+    "cacheproxy": peers.cacheproxy,
+    "distribution": peers.distribution,
+}
 
 
 def pushes(folder: Path, scale: Scale) -> None:

@@ -27,12 +27,12 @@ class Registry:
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self._socket = connect(host)
+        self._socket = self._connect()
 
     def push(self, body: Body) -> None:
         """Push a blob."""
         self.begin(body)
-        body.send(self._socket)
+        self.send(body, 0, body.size)
         self.end()
 
     def begin(self, body: Body) -> None:
@@ -91,10 +91,15 @@ class Registry:
     ) -> None:
         self.close()
 
+    def _connect(self) -> socket.socket:
+        return connect(self.host)
+
     def _send(self, method: str, path: str, length: int, headers: str = "") -> None:
         head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {length}\r\n"
-        more = socket.MSG_MORE if length else 0
-        self._socket.sendall(f"{head}{headers}\r\n".encode(), more)
+        self._write(f"{head}{headers}\r\n".encode(), more=length > 0)
+
+    def _write(self, data: bytes, *, more: bool) -> None:
+        self._socket.sendall(data, socket.MSG_MORE if more else 0)
 
     def _receive(self, status: int) -> bytes:
         """The head of an answer that has this status; its body is read and dropped."""
@@ -120,12 +125,15 @@ class Registry:
         return head, body
 
     def _drop(self, left: int) -> None:
-        """The kernel throws the bytes away."""
         while left > 0:
-            count = self._socket.recv_into(_BUFFER, min(left, len(_BUFFER)), socket.MSG_TRUNC)
+            count = self._drop_some(min(left, len(_BUFFER)))
             if not count:
                 raise LoadError("the connection ended inside a body")
             left -= count
+
+    def _drop_some(self, most: int) -> int:
+        """The kernel throws the bytes away."""
+        return self._socket.recv_into(_BUFFER, most, socket.MSG_TRUNC)
 
     def _more(self) -> bytes:
         data = self._socket.recv(65536)

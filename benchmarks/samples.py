@@ -43,6 +43,11 @@ class Sample:
         return self.cpu * GIB / self.done.bytes
 
     @property
+    def mib_per_second(self) -> float:
+        """MiB of bodies per second."""
+        return self.gib_per_second * 1024
+
+    @property
     def gib_per_second(self) -> float:
         """GiB of bodies per second."""
         return self.done.bytes / GIB / self.wall

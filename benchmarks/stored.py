@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -46,9 +45,9 @@ def store(registries: Sequence[Peer], files: Path) -> Stored:
                 registry.put_manifest("latest", _MEDIA_TYPE, manifest)
         stored = Stored(digest, {name: body.digest for name, body in bodies.items()})
         for reference in ("latest", digest):
-            _write(files, stored.path("manifests", reference), manifest)
+            write(files, stored.path("manifests", reference), manifest)
         for body in bodies.values():
-            _write(files, stored.path("blobs", body.digest), _bytes(body))
+            write(files, stored.path("blobs", body.digest), body.bytes())
         return stored
 
 
@@ -66,11 +65,8 @@ def _manifest(layer: Body) -> bytes:
     ).encode()
 
 
-def _bytes(body: Body) -> bytes:
-    return os.pread(body.fd, body.size - len(body.end), 0) + body.end
-
-
-def _write(files: Path, path: str, data: bytes) -> None:
+def write(files: Path, path: str, data: bytes) -> None:
+    """Make a file whose path is that of a request."""
     target = files / path.lstrip("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)

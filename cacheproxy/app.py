@@ -36,7 +36,7 @@ from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
 from cacheproxy.errors import RegistryError
-from cacheproxy.listening import address_of
+from cacheproxy.listening import Listeners
 from cacheproxy.logs import RequestLog
 from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
@@ -97,7 +97,8 @@ class App:
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
         self._log = RequestLog()
-        self.health = Health(bucket.ping, metrics.exposition)
+        apart = bool(config.metrics.listen)
+        self.health = Health(bucket.ping, metrics.exposition, apart=apart)
         tier = "disk" if bucket.local else "s3"
         routes = _routes(
             BlobsApi(registry.blobs, tier, idle, config.s3.redirect_bytes),
@@ -133,8 +134,10 @@ class App:
         self._log.request_ended(report)
 
     @asynccontextmanager
-    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
-        """Serve on a bound socket; on exit, let running requests end, within the time allowed."""
+    async def serving(
+        self, listener: socket.socket, operators: socket.socket | None = None
+    ) -> AsyncIterator[None]:
+        """Serve on bound sockets; on exit, let running requests end, within the time allowed."""
         loop = asyncio.get_running_loop()
         threads = ThreadPoolExecutor(_THREADS, "blocking")
         loop.set_default_executor(threads)
@@ -148,8 +151,9 @@ class App:
         server = await loop.create_server(http, sock=listener, backlog=_BACKLOG, ssl=self._tls)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
-            yield
-            await self._drain(http, server)
+            async with self._telling(operators):
+                yield
+                await self._drain(http, server)
         finally:
             for chore in chores:
                 chore.cancel()
@@ -162,6 +166,25 @@ class App:
             await http.shutdown(_END_SECONDS if self.entrance.in_flight else _NOTHING_SECONDS)
             await self._contents.close()
             threads.shutdown(wait=True)
+
+    @asynccontextmanager
+    async def _telling(self, operators: socket.socket | None) -> AsyncIterator[None]:
+        """Answer operators on a socket of their own, if there is one."""
+        if operators is None:
+            yield
+            return
+        http = HttpServer(
+            self.health.handle,
+            head_timeout=self._server.header_timeout,
+            keepalive_timeout=self._server.keepalive_timeout,
+        )
+        http.draining = True  # who asks now and then keeps no connection that would have to end
+        server = await asyncio.get_running_loop().create_server(http, sock=operators)
+        try:
+            yield
+        finally:
+            server.close()
+            await http.shutdown(_END_SECONDS)
 
     async def _drain(self, http: HttpServer, server: asyncio.Server) -> None:
         """Answer on, `/readyz` with 503, until no request is running or the time is over. Then
@@ -248,7 +271,7 @@ async def _every(
         await asyncio.sleep(seconds)
 
 
-async def run(config: Config, storage: Place, listener: socket.socket, security: Security) -> None:
+async def run(config: Config, storage: Place, listeners: Listeners, security: Security) -> None:
     """Serve until SIGTERM or SIGINT."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -258,8 +281,13 @@ async def run(config: Config, storage: Place, listener: socket.socket, security:
     async with storage.opened(metrics.s3_asked) as bucket:
         secret = await load_secret(bucket)
         app = App(config, bucket, secret, security.access, security.tls, metrics)
-        async with app.serving(listener):
-            log.info("serving", listen=address_of(listener), storage=config.storage.url)
+        async with app.serving(listeners.clients, listeners.operators):
+            log.info(
+                "serving",
+                listen=listeners.address,
+                metrics=listeners.metrics_address or None,
+                storage=config.storage.url,
+            )
             watch = asyncio.create_task(_every(_WATCH_SECONDS, security.look))
             await ended.wait()
             watch.cancel()

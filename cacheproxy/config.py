@@ -228,6 +228,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long an upload session lives before its bytes are removed."""
 
 
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    listen: str = ""
+    """Address and port of `/metrics` alone, open and without TLS; by default among the rest."""
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe lines to write; requests are info."""
@@ -244,6 +249,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention: Retention = msgspec.field(default_factory=Retention)
     collection: Collection = msgspec.field(default_factory=Collection)
     limits: Limits = msgspec.field(default_factory=Limits)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
     log: Log = msgspec.field(default_factory=Log)
 
 

@@ -1,6 +1,6 @@
-"""Processes: one that serves, or several that share the port and the folder.
+"""Processes: one that serves, or several that share the ports and the folder.
 
-The parent of several serves nothing. It holds the port, bound but not listening, hands SIGTERM on
+The parent of several serves nothing. It holds the ports, bound but not listening, hands SIGTERM on
 and replaces workers that die. Every worker inherits the descriptor of the folder's lock, so the
 folder stays claimed until the last one has ended, and the end of a pipe that only the parent holds
 open, so that none outlives a parent that was killed.
@@ -8,36 +8,36 @@ open, so that none outlives a parent that was killed.
 
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from types import FrameType
 from typing import Final
 
 from cacheproxy.config import with_shared_metrics
-from cacheproxy.listening import address_of, bind
+from cacheproxy.listening import Listeners
 
-Serve = Callable[[socket.socket], None]
+Serve = Callable[[Listeners], None]
 
 _RESTART_SECONDS: Final = 0.5
 
 
 class Workers:
-    """Several processes, each of which runs `serve` on a socket of its own on one port."""
+    """Several processes, each of which runs `serve` on sockets of its own on the same ports."""
 
-    def __init__(self, listen: str, count: int, serve: Serve) -> None:
-        bind(listen).close()  # a shared port does not say when a stranger shares it
-        self._port = bind(listen, shared=True)
+    def __init__(self, listen: str, metrics: str, count: int, serve: Serve) -> None:
+        # A shared port does not say when a stranger shares it.
+        Listeners.bound(listen, metrics).close()
+        self.listeners = Listeners.bound(listen, metrics, shared=True)
         self._count = count
         self._serve = serve
         self._running: set[int] = set()
         self._ending = False
         self._life, self._parent_end = os.pipe()
-        self.address = address_of(self._port)
 
     def run(self) -> None:
         """Keep the workers running until SIGTERM or SIGINT, then until the last has ended."""
@@ -68,8 +68,8 @@ class Workers:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             threading.Thread(target=self._end_with_parent, daemon=True).start()
-            with bind(self.address, shared=True) as listener:
-                self._serve(listener)
+            with closing(self.listeners.again()) as listeners:
+                self._serve(listeners)
             code = 0
         except Exception:
             traceback.print_exc()

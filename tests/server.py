@@ -6,7 +6,7 @@ import os
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import aiohttp
 from cacheproxy.access.control import Access
 from cacheproxy.app import App
 from cacheproxy.config import load
-from cacheproxy.listening import address_of, bind
+from cacheproxy.listening import Listeners
 from cacheproxy.registry.tickets import load_secret
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
@@ -105,17 +105,17 @@ async def serving(
     data: Path, access: Access | None = None, bucket: Bucket | None = None, **settings: object
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A client session against an `App` in this process, whose `settings` are named
-    `server__listen` and so on. Without a bucket, the folder `data` is one; with one, the tier is
+    `metrics__listen` and so on. Without a bucket, the folder `data` is one; with one, the tier is
     there. The client decodes nothing."""
     flags = {name.replace("__", "."): str(value) for name, value in settings.items()}
     config = load(flags, {"HOME": str(data), "XDG_CACHE_HOME": str(data)})
     data.mkdir(exist_ok=True)
     bucket = bucket or FolderBucket(str(data))
     app = App(config, bucket, await load_secret(bucket), access)
-    with bind("127.0.0.1:0") as listener:
-        base = f"http://{address_of(listener)}"
+    with closing(Listeners.bound("127.0.0.1:0", config.metrics.listen)) as listeners:
+        base = f"http://{listeners.address}"
         async with (
-            app.serving(listener),
+            app.serving(listeners.clients, listeners.operators),
             aiohttp.ClientSession(base, auto_decompress=False) as session,
         ):
             yield session

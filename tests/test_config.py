@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cacheproxy.config import ConfigError, as_yaml, load, settings
+from tests.real.seaweed import free_ports
 from tests.server import Server
 
 _HOME = {"HOME": "/home/someone"}
@@ -136,6 +137,26 @@ def test_a_taken_port_is_told(server: Server, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_taken_port_of_metrics_is_told(server: Server, tmp_path: Path, workers: str) -> None:
+    """Before anything is served."""
+    _fails_in_one_line(
+        *("serve", "--listen=127.0.0.1:0", "--metrics-listen", server.host),
+        *("--workers", workers, "--storage", f"file://{tmp_path}/other"),
+        saying=f"metrics.listen: cannot listen on {server.host}",
+    )
+
+
+def test_a_port_for_both_clients_and_metrics_is_told(tmp_path: Path) -> None:
+    """Each has one of its own, or they are together."""
+    listen = f"127.0.0.1:{free_ports(1)[0]}"
+    _fails_in_one_line(
+        *("serve", "--listen", listen, "--metrics-listen", listen),
+        *("--storage", f"file://{tmp_path}"),
+        saying=f"metrics.listen: cannot listen on {listen}",
+    )
+
+
 def test_a_folder_in_use_is_told(server: Server) -> None:
     """The second server of a folder does not start."""
     _fails_in_one_line(
@@ -167,9 +188,12 @@ def test_a_storage_that_is_none_is_told(url: str) -> None:
     _fails_in_one_line("serve", "--listen=127.0.0.1:0", "--storage", url, saying="storage.url")
 
 
+@pytest.mark.parametrize("setting", ["server.listen", "metrics.listen"])
 @pytest.mark.parametrize("listen", ["x", "127.0.0.1:99999", "203.0.113.1:5000"])
-def test_an_address_that_is_none_is_told(listen: str, tmp_path: Path) -> None:
+def test_an_address_that_is_none_is_told(setting: str, listen: str, tmp_path: Path) -> None:
     """Not an address, not a port, not this machine's."""
+    other = () if setting == "server.listen" else ("--listen=127.0.0.1:0",)
+    flag = f"--{setting.replace('.', '-')}"
     _fails_in_one_line(
-        *("serve", "--listen", listen, "--storage", f"file://{tmp_path}"), saying="server.listen"
+        *("serve", flag, listen, *other, "--storage", f"file://{tmp_path}"), saying=f"{setting}: "
     )

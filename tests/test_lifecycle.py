@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -71,9 +72,10 @@ def test_health_and_metrics_are_not_logged(server: Server) -> None:
 
 
 def test_a_person_at_a_terminal_is_told_what_to_do(tmp_path: Path) -> None:
-    """Where it listens, where it stores, and the line for buildx."""
+    """Where it listens, where metrics are, where it stores, and the line for buildx."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "cacheproxy", "serve", "--listen=127.0.0.1:0"]
+    listen = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+    command = [sys.executable, "-m", "cacheproxy", "serve", *listen]
     with subprocess.Popen(
         [*command, f"--storage=file://{tmp_path}"], stdout=theirs, stdin=theirs
     ) as process:
@@ -85,20 +87,22 @@ def test_a_person_at_a_terminal_is_told_what_to_do(tmp_path: Path) -> None:
     os.close(theirs)
 
     text = said.decode()
-    assert "http://127.0.0.1:" in text
+    assert "listens on   http://127.0.0.1:" in text
+    assert re.search(r"metrics on   http://127\.0\.0\.1:\d+/metrics", text)
     assert f"file://{tmp_path}" in text
     assert "docker buildx build --cache-to type=registry,ref=localhost:" in text
 
 
 @contextmanager
-def _half_sent(server: Server, content: bytes) -> Iterator[socket.socket]:
-    """A push of which the last byte is missing."""
-    host, _, port = server.host.partition(":")
+def _half_sent(host: str, operators: str, content: bytes) -> Iterator[socket.socket]:
+    """A push to `host` of which the last byte is missing, as `operators` say."""
+    host, _, port = host.partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as wire:
         head = f"POST /v2/ci/app/blobs/uploads/?digest={_digest(content)} HTTP/1.1\r\n"
         wire.sendall(f"{head}Host: x\r\nContent-Length: {len(content)}\r\n\r\n".encode())
         wire.sendall(content[:-1])
-        _wait(lambda: 'in_progress{endpoint="end-4a"} 1.0' in server.get("/metrics"))
+        running = b'in_progress{endpoint="end-4a"} 1.0'
+        _wait(lambda: running in _send(operators, "GET", "/metrics", b"")[1])
         yield wire
 
 
@@ -111,7 +115,10 @@ def _wait(look: Callable[[], bool], seconds: float = 60) -> None:
 
 def test_a_running_transfer_ends_before_the_server_does(tmp_path: Path) -> None:
     """SIGTERM: /readyz turns to 503, what is running is finished, the exit status is 0."""
-    with Server.running(tmp_path) as server, _half_sent(server, b"content") as wire:
+    with (
+        Server.running(tmp_path) as server,
+        _half_sent(server.host, server.host, b"content") as wire,
+    ):
         server.daemon.signal(signal.SIGTERM)
         server.daemon.wait_for_log("draining")
         assert _send(server.host, "GET", "/readyz", b"") == (503, b"draining\n")
@@ -123,7 +130,10 @@ def test_a_running_transfer_ends_before_the_server_does(tmp_path: Path) -> None:
 
 def test_an_answer_while_draining_is_the_last_on_its_connection(tmp_path: Path) -> None:
     """Clients and proxies leave by themselves, before the server does."""
-    with Server.running(tmp_path) as server, _half_sent(server, b"content") as wire:
+    with (
+        Server.running(tmp_path) as server,
+        _half_sent(server.host, server.host, b"content") as wire,
+    ):
         server.daemon.signal(signal.SIGTERM)
         server.daemon.wait_for_log("draining")
         with closing(http.client.HTTPConnection(server.host, timeout=30)) as connection:
@@ -150,7 +160,10 @@ def test_a_request_that_meets_the_end_is_answered(tmp_path: Path) -> None:
 def test_a_transfer_that_does_not_end_is_cut(tmp_path: Path) -> None:
     """The time for draining is bounded."""
     flags = ("--server-drain-timeout=0.1",)
-    with Server.running(tmp_path, *flags) as server, _half_sent(server, b"content"):
+    with (
+        Server.running(tmp_path, *flags) as server,
+        _half_sent(server.host, server.host, b"content"),
+    ):
         server.daemon.signal(signal.SIGTERM)
 
         assert server.daemon.wait_for_end() == 0
@@ -168,6 +181,29 @@ def test_workers_serve_one_folder_and_count_as_one(tmp_path: Path) -> None:
 
         line = 'cacheproxy_http_requests_total{code="200",endpoint="end-2",method="GET"} 30.0'
         assert line in metrics
+
+
+def test_operators_are_answered_apart_until_the_end(tmp_path: Path) -> None:
+    """By every worker for all of them, also while one drains, and then by nobody."""
+    flags = ("--workers=2", "--metrics-listen=127.0.0.1:0")
+    with Server.running(tmp_path, *flags) as server:
+        operators = server.daemon.wait_for_log(r'"metrics":"([^"]+)"')[1]
+        for number in range(30):
+            assert _push(server.host, f"{number}".encode())[0] == 201
+        pushed = b'cacheproxy_http_requests_total{code="201",endpoint="end-4b",method="POST"} 30.0'
+        for _ in range(10):
+            status, told = _send(operators, "GET", "/metrics", b"")
+            assert (status, pushed in told) == (200, True)
+        assert _send(server.host, "GET", "/metrics", b"")[0] == 404
+
+        with _half_sent(server.host, operators, b"content") as wire:
+            server.daemon.signal(signal.SIGTERM)
+            server.daemon.wait_for_log('"event":"ended"')  # the worker that has nothing to do
+            assert _send(operators, "GET", "/readyz", b"") == (503, b"draining\n")
+            assert pushed in _send(operators, "GET", "/metrics", b"")[1]
+            wire.sendall(b"t")
+            assert wire.recv(20).startswith(b"HTTP/1.1 201")
+        assert server.daemon.wait_for_end() == 0
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import mmap
 import os
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -18,15 +21,17 @@ from cacheproxy.app import App
 from cacheproxy.cli.serve import warnings
 from cacheproxy.config import Config, ConfigError, load
 from cacheproxy.errors import Denied, Unauthorized
-from cacheproxy.listening import address_of, bind, is_loopback
+from cacheproxy.listening import Listeners, is_loopback
 from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.tickets import load_secret
 from cacheproxy.security import Security
+from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.folder import FolderBucket
 from tests.access.doors import basic, htpasswd
 from tests.api.wire import digest, push_blob
-from tests.cli.running import in_folder
+from tests.cli.running import Builder, in_folder
 from tests.real.process import Daemon
+from tests.real.seaweed import free_ports
 from tests.s3.tls import certify
 from tests.server import SERVE, Server
 
@@ -331,6 +336,71 @@ async def test_blobs_go_out_whole_by_tls(tmp_path: Path) -> None:
                 assert content[1_000_000:2_000_000] in await answer.read()
 
 
+async def test_a_large_blob_by_tls_lets_others_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not much of it is encrypted in one turn, however much the client takes."""
+    ca = Ca(tmp_path / "ca")
+    turns, read_in = 0, set()
+    read_at = LocalFile.read_at
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def read(file: LocalFile, offset: int, length: int) -> bytes:
+        read_in.add(turns)
+        return read_at(file, offset, length)
+
+    monkeypatch.setattr(LocalFile, "read_at", read)
+    async with _serving_by_tls(tmp_path, ca) as (url, _):
+        connector = aiohttp.TCPConnector(ssl=ca.trusting)
+        async with aiohttp.ClientSession(url, connector=connector) as client:
+            path = f"/v2/ci/app/blobs/{await push_blob(client, os.urandom(4 << 20))}"
+            others = asyncio.create_task(take_turns())
+            async with client.get(path) as answer:
+                await answer.read()
+            others.cancel()
+
+    assert len(read_in) >= 8
+
+
+def test_blobs_by_tls_take_no_new_memory(tmp_path: Path) -> None:
+    """A server that only reads has its pieces where the last ones were: to take memory anew from
+    the kernel for each would cost more than the encryption."""
+    ca = Ca(tmp_path / "ca")
+    size = 32 << 20
+    with Server.running(tmp_path) as server:
+        pushed = Builder(server.host).push_blob(os.urandom(size))
+    flags = (f"--server-tls-cert-file={ca.made.file}", f"--server-tls-key-file={ca.made.key}")
+    with Server.running(tmp_path, *flags) as server:
+        before = _faults(server.daemon.pid)
+        url = f"https://{server.host}/v2/ci/app/blobs/{pushed}"
+        with urllib.request.urlopen(url, timeout=60, context=ca.trusting) as answer:
+            assert len(answer.read()) == size
+        taken = _faults(server.daemon.pid) - before
+
+    assert taken < size / mmap.PAGESIZE / 4
+
+
+def _faults(pid: int) -> int:
+    """How often the kernel has given a page of memory to a process."""
+    # The name in parentheses may hold spaces; what follows it is fields 3 and on of proc(5).
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+async def test_operators_need_no_tls(tmp_path: Path) -> None:
+    """On a listener of their own, probes and Prometheus trust nobody and need not."""
+    host = f"127.0.0.1:{free_ports(1)[0]}"
+    ca = Ca(tmp_path / "ca")
+    async with _serving_by_tls(tmp_path, ca, host), aiohttp.ClientSession() as client:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            async with client.get(f"http://{host}{path}") as answer:
+                assert answer.status == 200
+
+
 async def test_a_new_certificate_is_taken_up(tmp_path: Path) -> None:
     """By the next connection, without a restart; a broken one is not."""
     old, new = Ca(tmp_path / "old"), Ca(tmp_path / "new")
@@ -349,17 +419,20 @@ async def test_a_new_certificate_is_taken_up(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def _serving_by_tls(folder: Path, ca: Ca) -> AsyncIterator[tuple[str, Security]]:
+async def _serving_by_tls(
+    folder: Path, ca: Ca, metrics: str = ""
+) -> AsyncIterator[tuple[str, Security]]:
     file, key = folder / "tls.pem", folder / "tls.key"
     ca.copy_to(file, key)
     flags = {"server.tls_cert_file": str(file), "server.tls_key_file": str(key)}
+    flags["metrics.listen"] = metrics
     config = load(flags, {"HOME": str(folder)})
     security = Security(config, lambda: config, None)
     bucket = FolderBucket(str(folder))
     app = App(config, bucket, await load_secret(bucket), security.access, security.tls)
-    with bind("127.0.0.1:0") as listener:
-        async with app.serving(listener):
-            yield f"https://{address_of(listener)}", security
+    with closing(Listeners.bound("127.0.0.1:0", config.metrics.listen)) as listeners:
+        async with app.serving(listeners.clients, listeners.operators):
+            yield f"https://{listeners.address}", security
 
 
 async def _trusted(url: str, ca: Ca) -> bool:

@@ -16,25 +16,43 @@ Answer = Callable[[], Awaitable[web.Response]]
 
 
 class Health:
-    """`/healthz`, `/readyz` and `/metrics`. `draining` is set when the server is to end."""
+    """`/healthz`, `/readyz` and `/metrics`. `draining` is set when the server is to end.
+
+    With `apart`, metrics are only told on the listener of operators, who need no credentials there.
+    """
 
     def __init__(
-        self, ping: Callable[[], Awaitable[None]], exposition: Callable[[], tuple[bytes, str]]
+        self,
+        ping: Callable[[], Awaitable[None]],
+        exposition: Callable[[], tuple[bytes, str]],
+        *,
+        apart: bool,
     ) -> None:
         self.draining = False
         self._ping = ping
         self._exposition = exposition
         self._trouble: str | None = None
         self._asked = float("-inf")
-        self._answers: dict[str, tuple[Answer, Action | None]] = {
-            "/healthz": (self.healthz, None),
-            "/readyz": (self.readyz, None),
-            "/metrics": (self.metrics, Action.METRICS),
+        self._apart = apart
+        self._answers: dict[str, Answer] = {
+            "/healthz": self.healthz,
+            "/readyz": self.readyz,
+            "/metrics": self.metrics,
         }
 
     def answers(self, path: str) -> tuple[Answer, Action | None] | None:
-        """What answers a path, if anything here does, and what must be allowed to ask it."""
-        return self._answers.get(path)
+        """What answers a client's path, if anything here does, and what it must be allowed."""
+        answer = self._answers.get(path)
+        if answer is None:
+            return None
+        if path != "/metrics":
+            return answer, None
+        return (_absent, None) if self._apart else (answer, Action.METRICS)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer on the listener of operators, where there is nothing else."""
+        answer = self._answers.get(request.path, _absent)
+        return await answer()
 
     async def healthz(self) -> web.Response:
         return web.Response(text="alive\n")
@@ -60,3 +78,7 @@ class Health:
         except RegistryError as error:
             return error.detail
         return None
+
+
+async def _absent() -> web.Response:
+    return web.Response(status=404, text="nothing is here\n")

@@ -21,6 +21,10 @@ from cacheproxy.storage.read_ahead import ReadAhead
 # several MiB a call costs less of Python and twice as much of the kernel.
 _WINDOW_BYTES: Final = 512 << 10
 
+# By TLS a window is read, encrypted and copied in pieces. If they are as large as the window, the C
+# library gives their memory back and takes it anew each time, which costs as much as all the rest.
+_TLS_PIECE_BYTES: Final = 128 << 10
+
 _BOUNDARY: Final = "cacheproxy-byteranges"
 
 Source = Callable[[ByteRange], Awaitable[LocalFile]]
@@ -164,14 +168,27 @@ async def _send(
 ) -> int:
     """Send a window of a file; fewer than `count` bytes only if it ends there."""
     if transport.get_extra_info("sslcontext"):  # the kernel cannot; asyncio would do 16 KiB a time
-        data = file.read_at(start, count)
-        await call.request.writer.write(data)
-        return len(data)
-    if (sent := _send_at_once(transport, file, start, count)) == count:
+        sent = _encrypt(transport, file, start, count)
+        await call.request.writer.drain()
         await asyncio.sleep(0)  # a client that takes everything at once is not the only one
+        return sent
+    if (sent := _send_at_once(transport, file, start, count)) == count:
+        await asyncio.sleep(0)  # likewise
         return sent
     loop = asyncio.get_running_loop()
     return sent + await loop.sendfile(transport, file, start + sent, count - sent, fallback=False)  # type: ignore[arg-type]  # it needs no more than fileno()
+
+
+def _encrypt(transport: asyncio.Transport, file: LocalFile, start: int, count: int) -> int:
+    """Give a window to a connection by TLS, which keeps what the socket does not take yet."""
+    sent = 0
+    while sent < count:
+        piece = file.read_at(start + sent, min(_TLS_PIECE_BYTES, count - sent))
+        if not piece:
+            break
+        transport.write(piece)
+        sent += len(piece)
+    return sent
 
 
 def _send_at_once(transport: asyncio.Transport, file: LocalFile, start: int, count: int) -> int:

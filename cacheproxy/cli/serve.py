@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +14,7 @@ from cacheproxy import __version__
 from cacheproxy.cli.options import loaded, with_settings
 from cacheproxy.cli.visiting import place_of
 from cacheproxy.config import Config, file_of
-from cacheproxy.listening import address_of, bind, is_loopback
+from cacheproxy.listening import Listeners, is_loopback
 from cacheproxy.workers import Workers
 
 
@@ -30,21 +29,22 @@ def serve(file: str | None, **flags: Any) -> None:
     storage = place_of(config)
     with storage.claimed(config.server.workers):
 
-        def run(listener: socket.socket) -> None:
+        def run(listeners: Listeners) -> None:
             # Imported by whoever serves: a parent of workers must not import prometheus_client.
             from cacheproxy.app import run as serve_on
             from cacheproxy.logs import configure_logging, on_terminal
 
             configure_logging(config.log.level, on_terminal())
-            asyncio.run(serve_on(config, storage, listener, security))
+            asyncio.run(serve_on(config, storage, listeners, security))
 
+        listen, metrics = config.server.listen, config.metrics.listen
         if config.server.workers == 1:
-            with closing(bind(config.server.listen)) as listener:
-                _greet(address_of(listener), config)
-                run(listener)
+            with closing(Listeners.bound(listen, metrics)) as listeners:
+                _greet(listeners, config)
+                run(listeners)
         else:
-            workers = Workers(config.server.listen, config.server.workers, run)
-            _greet(workers.address, config)
+            workers = Workers(listen, metrics, config.server.workers, run)
+            _greet(workers.listeners, config)
             workers.run()
 
 
@@ -61,18 +61,21 @@ def warnings(config: Config) -> Iterator[str]:
         yield "auth.signing_key_file is not set: no other replica takes the tokens of this one."
 
 
-def _greet(address: str, config: Config) -> None:
+def _greet(listeners: Listeners, config: Config) -> None:
     """Tell a person at a terminal what to do next, and everybody what is dangerous."""
     for line in warnings(config):
         click.secho(f"WARNING: {line}", err=True, fg="red", bold=True)
     if not os.isatty(sys.stdout.fileno()):
         return
     scheme = "https" if config.server.tls_cert_file else "http"
+    address, metrics = listeners.address, listeners.metrics_address
     host = address.replace("127.0.0.1", "localhost").replace("0.0.0.0", "localhost")
     ref = f"type=registry,ref={host}/ci/app:cache"
+    apart = f"  metrics on   http://{metrics}/metrics, for whoever reaches it\n" if metrics else ""
     click.echo(
         f"cacheproxy {__version__}\n"
         f"  listens on   {scheme}://{address}\n"
+        f"{apart}"
         f"  stores in    {config.storage.url}\n"
         f"  try          docker buildx build --cache-to {ref},mode=max --cache-from {ref} .\n"
     )

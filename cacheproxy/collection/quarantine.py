@@ -67,10 +67,10 @@ class Quarantine:
             return False
         to = self._namespace.quarantined(key)
         if self._namespace.manifest_at(key) is None:
-            size = await self._bucket.head(key)
-            if size is not None:
-                await self._bucket.join([Listed(key, size)], to)
-            return size is not None
+            head = await self._bucket.head(key)
+            if head is not None:
+                await self._bucket.join([Listed(key, head.size)], to)
+            return head is not None
         stored = await self._bucket.read(key)
         if stored is not None:
             await self._bucket.put(to, stored.data, metadata=stored.metadata)

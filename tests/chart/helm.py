@@ -30,9 +30,13 @@ class Rendered:
     def manifests(self) -> list[dict[str, Any]]:
         return [one for one in yaml.safe_load_all(self.text) if one is not None]
 
-    def one(self, kind: str) -> dict[str, Any]:
-        """The only manifest of its kind."""
-        (found,) = (one for one in self.manifests if one["kind"] == kind)
+    def one(self, kind: str, name: str = "") -> dict[str, Any]:
+        """The only manifest of its kind, or of those the one with this name."""
+        (found,) = (
+            one
+            for one in self.manifests
+            if one["kind"] == kind and name in ("", one["metadata"]["name"])
+        )
         return found
 
     @property

@@ -13,6 +13,9 @@ from cacheproxy.config import Bytes, Config, settings
 CHART: Final = Path(__file__).parent.parent.parent / "helm" / "cacheproxy"
 SCHEMA: Final = CHART / "values.schema.json"
 
+_READ: Final = (("metrics", "listen"), ("server", "listen"), ("storage", "url"))
+"""The settings that the chart itself reads: they may be other ones, but not absent."""
+
 _BOUNDS: Final = {
     "gt": "exclusiveMinimum",
     "ge": "minimum",
@@ -28,10 +31,9 @@ def settings_schema() -> dict[str, Any]:
         schema["properties"][setting.section]["properties"][setting.name] |= {
             "description": setting.help
         }
-    # The chart reads these, so they may be other ones but not absent.
-    for section, name in (("server", "listen"), ("storage", "url")):
+    for section, name in _READ:
         schema["properties"][section]["required"] = [name]
-    return schema | {"required": ["server", "storage"]}
+    return schema | {"required": [section for section, _ in _READ]}
 
 
 def _schema(kind: msgspec.inspect.Type) -> dict[str, Any]:

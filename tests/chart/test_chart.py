@@ -32,6 +32,12 @@ _WATCHED: Final = {
     }
 }
 
+_TOGETHER: Final = {"config": {"metrics": {"listen": ""}}}
+
+_BY_TLS: Final = {
+    "config": {"metrics": {"listen": ""}, "server": {"tls_cert_file": "/tls/tls.pem"}},
+}
+
 _EVERYTHING: Final = {
     **_FLEET,
     **_WATCHED,
@@ -53,6 +59,7 @@ _EVERYTHING: Final = {
     "networkPolicy": {
         "enabled": True,
         "from": [{"namespaceSelector": {"matchLabels": {"ci": "yes"}}}],
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"monitoring": "yes"}}}],
         "egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
     },
     "podAnnotations": {"a": "b"},
@@ -74,14 +81,20 @@ _MATRIX: Final[dict[str, dict[str, Any]]] = {
     "ingress": {"ingress": {"enabled": True}},
     "open network": {"networkPolicy": {"enabled": True}},
     "watched": _WATCHED,
+    "watched together": {**_TOGETHER, **_WATCHED, "networkPolicy": {"enabled": True}},
+    "watched by TLS": {**_BY_TLS, **_WATCHED},
     "everything": _EVERYTHING,
 }
+
+_SERVICE: Final = f"{RELEASE}-cacheproxy"
+_APART: Final = f"{RELEASE}-cacheproxy-metrics"
 
 _EACH = pytest.mark.parametrize("values", list(_MATRIX.values()), ids=list(_MATRIX))
 
 _OTHER: Final = {
     "storage.url": "s3://bucket/prefix",
     "server.listen": "0.0.0.0:8080",
+    "metrics.listen": "0.0.0.0:9090",
     "s3.sse": "aws:kms",
     "s3.checksums": "off",
     "log.level": "warning",
@@ -166,6 +179,7 @@ def test_the_defaults_are_settings_that_a_server_takes(helm: Helm, tmp_path: Pat
     assert config.storage.url == "file:///data/storage"
     assert config.tier.folder == "/data/tier"
     assert config.server.listen == "0.0.0.0:5000"
+    assert config.metrics.listen == "0.0.0.0:5001"
 
 
 def test_the_schema_of_the_settings_is_the_one_in_the_code() -> None:
@@ -287,14 +301,16 @@ def test_the_user_is_the_one_of_the_image(helm: Helm) -> None:
 
 
 def test_probes_ask_what_the_server_answers(helm: Helm) -> None:
-    """A server whose bucket is away is left out, and not restarted."""
-    container = helm.template({}).container
+    """A server whose bucket is away is left out, and not restarted. They need no TLS for that."""
+    rendered = helm.template({})
+    container = rendered.container
     asked = {
         probe: container[f"{probe}Probe"]["httpGet"]["path"]
         for probe in ("startup", "liveness", "readiness")
     }
 
     assert asked == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    assert _probed(rendered) == {("metrics", "HTTP")}
 
 
 def test_transfers_have_time_to_end(helm: Helm) -> None:
@@ -314,11 +330,65 @@ def test_a_changed_setting_restarts_the_servers(helm: Helm) -> None:
 
 
 def test_another_port_is_taken_over(helm: Helm) -> None:
-    """Probes, service and policies follow the port that the server is told to listen on."""
-    rendered = helm.template({"config": {"server": {"listen": "0.0.0.0:8080"}}})
+    """Probes, services and policies follow the ports that the server is told to listen on."""
+    listen = {"server": {"listen": "0.0.0.0:8080"}, "metrics": {"listen": "0.0.0.0:9090"}}
+    rendered = helm.template({"config": listen})
 
-    assert rendered.container["ports"] == [{"name": "http", "containerPort": 8080}]
-    assert rendered.one("Service")["spec"]["ports"][0]["targetPort"] == "http"
+    assert rendered.container["ports"] == [
+        {"name": "http", "containerPort": 8080},
+        {"name": "metrics", "containerPort": 9090},
+    ]
+    assert rendered.one("Service", _SERVICE)["spec"]["ports"][0]["targetPort"] == "http"
+    assert rendered.one("Service", _APART)["spec"]["ports"] == [
+        {"name": "metrics", "port": 9090, "targetPort": "metrics"}
+    ]
+
+
+def test_metrics_are_not_where_clients_are(helm: Helm) -> None:
+    """A service that the world reaches leads to the registry alone; Prometheus has another."""
+    rendered = helm.template({**_WATCHED, "service": {"type": "LoadBalancer"}})
+    clients = rendered.one("Service", _SERVICE)["spec"]
+    monitor = rendered.one("ServiceMonitor")["spec"]["endpoints"]
+
+    assert [port["name"] for port in clients["ports"]] == ["http"]
+    assert rendered.one("Service", _APART)["spec"]["clusterIP"] == "None"
+    assert [(one["port"], one["scheme"]) for one in monitor] == [("metrics", "http")]
+
+
+@pytest.mark.parametrize(
+    ("values", "scheme"), [(_TOGETHER, "http"), (_BY_TLS, "https")], ids=["plain", "TLS"]
+)
+def test_metrics_may_be_where_clients_are(helm: Helm, values: dict[str, Any], scheme: str) -> None:
+    """Then there is one port, which is scraped and probed as it is spoken to."""
+    rendered = helm.template({**values, **_WATCHED, "networkPolicy": {"enabled": True}})
+    monitor = rendered.one("ServiceMonitor")["spec"]["endpoints"]
+
+    assert [port["name"] for port in rendered.container["ports"]] == ["http"]
+    assert rendered.one("Service")["metadata"]["name"] == _SERVICE
+    assert [(one["port"], one["scheme"]) for one in monitor] == [("http", scheme)]
+    assert _probed(rendered) == {("http", scheme.upper())}
+    assert _open_ports(rendered) == {"http": None}
+
+
+def test_networks_are_allowed_for_each_port(helm: Helm) -> None:
+    """Who may push is not who may scrape."""
+    rendered = helm.template(_EVERYTHING)
+
+    assert _open_ports(rendered) == {
+        "http": [{"namespaceSelector": {"matchLabels": {"ci": "yes"}}}],
+        "metrics": [{"namespaceSelector": {"matchLabels": {"monitoring": "yes"}}}],
+    }
+
+
+def test_a_probe_may_be_another(helm: Helm) -> None:
+    """What names a port, or is not by HTTP, is taken as it is."""
+    own = {"httpGet": {"path": "/v2/", "port": "http", "scheme": "HTTPS"}, "periodSeconds": 5}
+    other = {"httpGet": None, "tcpSocket": {"port": "http"}, "periodSeconds": 5}
+    container = helm.template({"readinessProbe": own, "livenessProbe": other}).container
+
+    assert container["readinessProbe"]["httpGet"] == own["httpGet"]
+    assert container["livenessProbe"]["tcpSocket"] == {"port": "http"}
+    assert "httpGet" not in container["livenessProbe"]
 
 
 def test_credentials_come_from_a_secret_or_an_identity(helm: Helm) -> None:
@@ -424,10 +494,11 @@ def test_rules_and_dashboard_use_metrics_that_exist(helm: Helm) -> None:
     assert {panel["datasource"]["uid"] for panel in board["panels"]} == {"${datasource}"}
 
 
-def test_rules_are_about_the_own_release(helm: Helm) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_rules_are_about_the_own_release(helm: Helm, apart: bool) -> None:
     """Alerts look only at the servers that the service monitor of the release has found."""
-    rendered = helm.template(_WATCHED)
-    service = rendered.one("Service")["metadata"]["name"]
+    rendered = helm.template(_WATCHED if apart else {**_TOGETHER, **_WATCHED})
+    service = _APART if apart else _SERVICE
 
     for rule in rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]:
         selectors = re.findall(r"\{(.*?)\}", rule["expr"])
@@ -461,6 +532,18 @@ def _flags(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _value(config: Config, key: str) -> object:
     section, _, name = key.partition(".")
     return getattr(getattr(config, section), name)
+
+
+def _probed(rendered: Rendered) -> set[tuple[str, str]]:
+    """The ports that probes ask, and how."""
+    probes = (rendered.container[f"{name}Probe"] for name in ("startup", "liveness", "readiness"))
+    return {(probe["httpGet"]["port"], probe["httpGet"]["scheme"]) for probe in probes}
+
+
+def _open_ports(rendered: Rendered) -> dict[str, Any]:
+    """The ports that others may connect to, each with who may, if that is not everybody."""
+    rules = rendered.one("NetworkPolicy")["spec"]["ingress"]
+    return {port["port"]: rule.get("from") for rule in rules for port in rule["ports"]}
 
 
 def _volume(rendered: Rendered, path: str) -> dict[str, Any]:

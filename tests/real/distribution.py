@@ -33,9 +33,10 @@ class Distribution:
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path) -> Iterator[Distribution]:
-        """Serve the files in `folder` on a free loopback port."""
+    def running(cls, folder: Path, **variables: str) -> Iterator[Distribution]:
+        """Serve the files in `folder` on a free loopback port, with these settings besides."""
         command, environment = distribution(folder, port=0)
+        environment |= variables
         log = folder / "registry.log"
         with Daemon.running(command, environment=environment, log=log) as daemon:
             yield cls(daemon.wait_for_log(r"listening on (127\.0\.0\.1:\d+)")[1])

@@ -18,10 +18,10 @@ class Home:
         self.folder = folder
         self._variables = variables
         self._logins = folder / ".docker" / "config.json"
-        self._logins.parent.mkdir(parents=True)
+        self._logins.parent.mkdir(parents=True, exist_ok=True)
         self._logins.write_text("{}")
         self._runtime = folder / "runtime"
-        self._runtime.mkdir()
+        self._runtime.mkdir(exist_ok=True)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -71,8 +71,10 @@ def test_the_health_check_tells_whether_the_server_lives(
     """The image's own health check finds the server where it listens, and fails without it."""
     with _served(image, tmp_path / "container") as (container, _):
         container.check_health()
-        with pytest.raises(CommandError, match="ConnectionRefusedError"):
-            container.check_health(CACHEPROXY_SERVER__LISTEN=f"127.0.0.1:{free_ports(1)[0]}")
+        for setting in ("SERVER", "METRICS"):  # it asks where metrics are, if that is apart
+            nobody = {f"CACHEPROXY_{setting}__LISTEN": f"127.0.0.1:{free_ports(1)[0]}"}
+            with pytest.raises(CommandError, match="ConnectionRefusedError"):
+                container.check_health(**nobody)
 
 
 def test_a_container_ends_when_it_is_asked_to(image: UnpackedImage, tmp_path: Path) -> None:

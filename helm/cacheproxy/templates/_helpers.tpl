@@ -40,3 +40,37 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "cacheproxy.port" -}}
 {{- regexFind "[0-9]+$" .Values.config.server.listen }}
 {{- end }}
+
+{{/* The port of the metrics, if they have one of their own. */}}
+{{- define "cacheproxy.metricsPort" -}}
+{{- regexFind "[0-9]+$" .Values.config.metrics.listen }}
+{{- end }}
+
+{{/* The name of the port where the metrics are, and how it is spoken to. */}}
+{{- define "cacheproxy.metricsPortName" -}}
+{{- ternary "metrics" "http" (ne "" (include "cacheproxy.metricsPort" .)) }}
+{{- end }}
+{{- define "cacheproxy.metricsScheme" -}}
+{{- $apart := include "cacheproxy.metricsPort" . }}
+{{- if and .Values.config.server.tls_cert_file (not $apart) }}https{{ else }}http{{ end }}
+{{- end }}
+
+{{/* The service by which the metrics are found; Prometheus takes its name for the job. */}}
+{{- define "cacheproxy.metricsService" -}}
+{{- $full := include "cacheproxy.fullname" . }}
+{{- $apart := printf "%s-metrics" (trunc 55 $full | trimSuffix "-") }}
+{{- ternary $apart $full (ne "" (include "cacheproxy.metricsPort" .)) }}
+{{- end }}
+
+{{/* A probe: one by HTTP that names no port asks where the metrics are. */}}
+{{- define "cacheproxy.probe" -}}
+{{- $probe := deepCopy .probe }}
+{{- if $probe.httpGet }}
+{{- if not $probe.httpGet.port }}
+{{- $scheme := include "cacheproxy.metricsScheme" .root | upper }}
+{{- $port := include "cacheproxy.metricsPortName" .root }}
+{{- $_ := set $probe "httpGet" (merge (dict "port" $port "scheme" $scheme) $probe.httpGet) }}
+{{- end }}
+{{- end }}
+{{- toYaml $probe }}
+{{- end }}
