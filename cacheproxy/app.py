@@ -27,8 +27,7 @@ from cacheproxy.api.routes import Noun, Route, Routes
 from cacheproxy.api.streaming import Intake
 from cacheproxy.api.tokens import TokensApi
 from cacheproxy.api.uploads import UploadsApi
-from cacheproxy.collection.budget import Budget
-from cacheproxy.collection.collector import Collector
+from cacheproxy.collecting import Collecting
 from cacheproxy.config import Config, shared_metrics
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
@@ -38,7 +37,7 @@ from cacheproxy.listening import address_of
 from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.registry.uploads import Uploads
-from cacheproxy.rules import cache_rules, policies
+from cacheproxy.rules import cache_rules
 from cacheproxy.security import Security, service_of
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
@@ -55,7 +54,6 @@ _CONDEMNED_SECONDS: Final = 60.0
 _USES_SECONDS: Final = 600.0
 _LAST_USES_SECONDS: Final = 5.0
 _COLLECT_SECONDS: Final = 600.0  # how often it is looked whether that is due
-_COLLECTED_PER_SECOND: Final = 2_500.0  # some 5 % of a processor
 _WATCH_SECONDS: Final = 1.0
 _END_SECONDS: Final = 1.0
 _NOTHING_SECONDS: Final = 0.01
@@ -65,7 +63,8 @@ _LINGER_SECONDS: Final = 0.5  # after the last use of a connection that a proxy 
 
 
 class App:
-    """One serving process over an open bucket. `access` decides who may do what."""
+    """One serving process over an open bucket. `access` decides who may do what; `conditions` is
+    what its own processes must inherit, see `Place`."""
 
     def __init__(
         self,
@@ -74,6 +73,7 @@ class App:
         secret: bytes,
         access: Access | None = None,
         tls: SSLContext | None = None,
+        conditions: int | None = None,
     ) -> None:
         namespace = Namespace()
         self._bucket = bucket
@@ -102,14 +102,7 @@ class App:
             self._metrics.request_began,
             self._report,
         )
-        self._collector = Collector(
-            bucket,
-            namespace,
-            registry.tags,
-            policies(config.retention),
-            config.collection.lease_seconds,
-            budget=Budget(_COLLECTED_PER_SECOND),
-        )
+        self._collecting = Collecting(config, bucket, namespace, conditions)
         self._interval = config.collection.interval_seconds
         self._server = config.server
         self._tls = tls
@@ -180,11 +173,14 @@ class App:
 
     async def _finish(self) -> None:
         """Who pushes what a dead collector was deleting waits for that."""
-        if self._registry.condemned.doomed:
-            await self._collector.finish()
+        condemned = self._registry.condemned
+        if condemned.doomed:
+            await condemned.poll()  # it may be done by now
+        if condemned.doomed:
+            await self._collecting.finish()
 
     async def _collect(self) -> None:
-        report = await self._collector.collect(rest=self._interval)
+        report = await self._collecting.collect()
         if report is not None:
             log.info("collected", **asdict(report))
 
@@ -224,7 +220,7 @@ async def run(config: Config, storage: Place, listener: socket.socket, security:
         loop.add_signal_handler(each, ended.set)
     async with storage.opened() as bucket:
         secret = await load_secret(bucket)
-        app = App(config, bucket, secret, security.access, security.tls)
+        app = App(config, bucket, secret, security.access, security.tls, storage.conditions)
         async with app.serving(listener):
             log.info("serving", listen=address_of(listener), storage=config.storage.url)
             watch = asyncio.create_task(_every(_WATCH_SECONDS, security.look))
