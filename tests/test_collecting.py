@@ -6,10 +6,9 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from cacheproxy import app
@@ -19,14 +18,19 @@ from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 from tests.api.wire import manifest
-from tests.cli.running import Builder, Running, running_in_folder, running_in_s3
+from tests.cli.running import (
+    Builder,
+    Running,
+    age_batches,
+    running_in_folder,
+    running_in_s3,
+)
 from tests.real.process import Daemon
 from tests.real.weak_s3 import rclone
 from tests.s3.flows import until
 from tests.server import SERVE, Server, serving
 from tests.storage.s3_buckets import opened
 
-_DAYS = 3 * 86400.0
 _SOON = ("--collection-interval-seconds=0.2", "--collection-lease-seconds=0.001")
 _BATCH = f"{Namespace().batches()}test"
 
@@ -53,7 +57,7 @@ async def test_a_server_collects_when_it_is_due(collected: tuple[Running, Bucket
     garbage, config = builder.push_blob(b"garbage"), _push_image(builder)
 
     daemon.wait_for_log('"condemned":1,.*"event":"collected"')
-    await _age_batches(bucket)
+    await age_batches(bucket)
     daemon.wait_for_log('"deleted":1,"event":"collected"')
 
     assert await bucket.head(Namespace().blob(Digest(garbage))) is None
@@ -99,15 +103,18 @@ def test_workers_collect_too(tmp_path: Path) -> None:
 
 
 def test_a_server_that_alone_may_write_collects(tmp_path: Path) -> None:
-    """In a bucket without conditional writes, its collector may write as well."""
+    """In a bucket without conditional writes, its collector may write as well: the two share the
+    file by which they keep conditions."""
     (tmp_path / "s3").mkdir()
     with (
         rclone(tmp_path / "s3") as weak,
         Server.on_s3(tmp_path / "server", weak, "only", *_SOON) as server,
     ):
         Builder(server.host).push_blob(b"garbage")
-
         server.daemon.wait_for_log('"condemned":1,.*"event":"collected"')
+
+        _place_doomed(tmp_path / "s3/data/cache/only")
+        server.daemon.wait_for(lambda: _shares_file(server) or None)
 
 
 def test_a_collector_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
@@ -166,7 +173,8 @@ async def test_what_a_dead_collector_was_deleting_is_gone_on_with(
 ) -> None:
     """Whether or not the server collects by itself."""
     monkeypatch.setattr(app, "_CONDEMNED_SECONDS", 0.05)
-    data = _with_doomed(tmp_path)
+    data = tmp_path / "data"
+    _place_doomed(data)
     async with serving(data, storage__url=f"file://{data}", collection__interval_seconds=0):
         await until(lambda: read_batch((data / _BATCH).read_bytes()).collector != "")
 
@@ -174,25 +182,48 @@ async def test_what_a_dead_collector_was_deleting_is_gone_on_with(
 @contextmanager
 def _collecting(folder: Path) -> Iterator[tuple[Server, int]]:
     """A server, and its collector that takes its time, since another one left something doomed."""
-    _with_doomed(folder)
+    _place_doomed(folder / "data")
     with Server.running(folder, *_SOON) as server:
-        server.daemon.wait_for(lambda: _holder(server) or None)
-        children = Path(f"/proc/{server.daemon.pid}/task/{server.daemon.pid}/children")
-        yield server, int(children.read_text())
+        batch = server.data / _BATCH
+        server.daemon.wait_for(lambda: read_batch(batch.read_bytes()).collector or None)
+        collector = _collector_of(server)
+        assert collector is not None
+        yield server, collector
 
 
-def _with_doomed(folder: Path) -> Path:
-    """Make the data of a registry in which a collector has died."""
-    batch = folder / "data" / _BATCH
-    batch.parent.mkdir(parents=True)
+def _place_doomed(data: Path) -> None:
+    """Leave what a collector leaves that dies while it deletes."""
+    batch = data / _BATCH
+    batch.parent.mkdir(parents=True, exist_ok=True)
     batch.write_bytes(write_batch(Batch((f"{Namespace().blobs()}sha256/ab/gone",), 0.0, True)))
-    return folder / "data"
+
+
+def _collector_of(server: Server) -> int | None:
+    children = Path(f"/proc/{server.daemon.pid}/task/{server.daemon.pid}/children")
+    return next(map(int, children.read_text().split()), None)
+
+
+def _shares_file(server: Server) -> bool:
+    """Whether server and collector have a file in common, besides where they write lines."""
+    collector = _collector_of(server)
+    return collector is not None and bool(_files(server.daemon.pid) & _files(collector))
+
+
+def _files(pid: int) -> set[int]:
+    """The inodes of the regular files that the process has open."""
+    found = set()
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if int(path.name) > 2 and path.is_file():
+                    found.add(path.stat().st_ino)
+    return found
 
 
 def _holder(server: Server) -> str:
     """Whose turn it is to collect, if anybody's."""
     record = server.data / Namespace().collector()
-    return str(json.loads(record.read_bytes())["collector"]) if record.exists() else ""
+    return str(json.loads(record.read_bytes())["collector"])
 
 
 def _push_image(builder: Builder) -> str:
@@ -200,14 +231,3 @@ def _push_image(builder: Builder) -> str:
     config = builder.push_blob(b"{}")
     builder.push_manifest("v1", manifest())
     return config
-
-
-async def _age_batches(bucket: Bucket) -> None:
-    """Let what is condemned have been so for days."""
-    async for listed in bucket.list(Namespace().batches()):
-        stored = await bucket.read(listed.key)
-        assert stored is not None
-        batch = read_batch(stored.data)
-        assert batch.since is not None
-        aged = msgspec.structs.replace(batch, since=batch.since - _DAYS)
-        await bucket.put(listed.key, write_batch(aged), match=stored.match)
