@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ from tests.storage.s3_buckets import opened
 
 _SOON = ("--collection-interval-seconds=0.2", "--collection-lease-seconds=0.001")
 _BATCH = f"{Namespace().batches()}test"
+_DOOMED = write_batch(Batch((f"{Namespace().blobs()}sha256/ab/gone",), 0.0, True))
+"""What a collector leaves that dies while it deletes; the next one waits before it goes on."""
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -102,7 +105,7 @@ def test_workers_collect_too(tmp_path: Path) -> None:
         running.server.daemon.wait_for_log('"condemned":1,.*"event":"collected"')
 
 
-def test_a_server_that_alone_may_write_collects(tmp_path: Path) -> None:
+async def test_a_server_that_alone_may_write_collects(tmp_path: Path) -> None:
     """In a bucket without conditional writes, its collector may write as well: the two share the
     file by which they keep conditions."""
     (tmp_path / "s3").mkdir()
@@ -113,8 +116,9 @@ def test_a_server_that_alone_may_write_collects(tmp_path: Path) -> None:
         Builder(server.host).push_blob(b"garbage")
         server.daemon.wait_for_log('"condemned":1,.*"event":"collected"')
 
-        _place_doomed(tmp_path / "s3/data/cache/only")
-        server.daemon.wait_for(lambda: _shares_file(server) or None)
+        async with opened(weak, prefix="only/") as bucket:
+            collector = await _slow_collector(server, bucket)
+        assert _files(server.daemon.pid) & _files(collector)
 
 
 def test_a_collector_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
@@ -137,9 +141,9 @@ def test_a_collector_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
         assert builder.head("v1") is not None
 
 
-def test_a_collector_that_is_killed_is_told(tmp_path: Path) -> None:
+async def test_a_collector_that_is_killed_is_told(tmp_path: Path) -> None:
     """As by a machine without memory, which it is the first to be killed by."""
-    with _collecting(tmp_path) as (server, collector):
+    async with _collecting(tmp_path) as (server, collector):
         assert os.getpriority(os.PRIO_PROCESS, collector) == 19
         assert Path(f"/proc/{collector}/oom_score_adj").read_text() == "1000\n"
         os.kill(collector, signal.SIGKILL)
@@ -148,9 +152,9 @@ def test_a_collector_that_is_killed_is_told(tmp_path: Path) -> None:
         server.get("/v2/")
 
 
-def test_a_server_that_ends_ends_its_collector(tmp_path: Path) -> None:
+async def test_a_server_that_ends_ends_its_collector(tmp_path: Path) -> None:
     """It is not left behind, and leaves its turn to the next one."""
-    with _collecting(tmp_path) as (server, collector):
+    async with _collecting(tmp_path) as (server, collector):
         server.daemon.signal(signal.SIGTERM)
 
         assert server.daemon.wait_for_end() == 0
@@ -161,7 +165,7 @@ def test_a_server_that_ends_ends_its_collector(tmp_path: Path) -> None:
 
 async def test_a_collector_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     """And leaves its turn to the next one."""
-    with _collecting(tmp_path) as (server, collector):
+    async with _collecting(tmp_path) as (server, collector):
         server.daemon.signal(signal.SIGKILL)
 
         await until(lambda: not Path(f"/proc/{collector}").exists())
@@ -174,50 +178,38 @@ async def test_what_a_dead_collector_was_deleting_is_gone_on_with(
     """Whether or not the server collects by itself."""
     monkeypatch.setattr(app, "_CONDEMNED_SECONDS", 0.05)
     data = tmp_path / "data"
-    _place_doomed(data)
+    data.mkdir()
+    await FolderBucket(str(data)).put(_BATCH, _DOOMED)
     async with serving(data, storage__url=f"file://{data}", collection__interval_seconds=0):
         await until(lambda: read_batch((data / _BATCH).read_bytes()).collector != "")
 
 
-@contextmanager
-def _collecting(folder: Path) -> Iterator[tuple[Server, int]]:
-    """A server, and its collector that takes its time, since another one left something doomed."""
-    _place_doomed(folder / "data")
+@asynccontextmanager
+async def _collecting(folder: Path) -> AsyncIterator[tuple[Server, int]]:
+    """A server, and the process of its collector, which takes its time."""
     with Server.running(folder, *_SOON) as server:
-        batch = server.data / _BATCH
-        server.daemon.wait_for(lambda: read_batch(batch.read_bytes()).collector or None)
-        collector = _collector_of(server)
-        assert collector is not None
-        yield server, collector
+        yield server, await _slow_collector(server, FolderBucket(str(server.data)))
 
 
-def _place_doomed(data: Path) -> None:
-    """Leave what a collector leaves that dies while it deletes."""
-    batch = data / _BATCH
-    batch.parent.mkdir(parents=True, exist_ok=True)
-    batch.write_bytes(write_batch(Batch((f"{Namespace().blobs()}sha256/ab/gone",), 0.0, True)))
-
-
-def _collector_of(server: Server) -> int | None:
+async def _slow_collector(server: Server, bucket: Bucket) -> int:
+    """The process of a collector that waits, as there is something doomed."""
+    await bucket.put(_BATCH, _DOOMED)
+    while not read_batch(await _content(bucket, _BATCH)).collector:
+        await asyncio.sleep(0.01)
     children = Path(f"/proc/{server.daemon.pid}/task/{server.daemon.pid}/children")
-    return next(map(int, children.read_text().split()), None)
+    return int(children.read_text())
 
 
-def _shares_file(server: Server) -> bool:
-    """Whether server and collector have a file in common, besides where they write lines."""
-    collector = _collector_of(server)
-    return collector is not None and bool(_files(server.daemon.pid) & _files(collector))
+async def _content(bucket: Bucket, key: str) -> bytes:
+    stored = await bucket.read(key)
+    assert stored is not None
+    return stored.data
 
 
 def _files(pid: int) -> set[int]:
-    """The inodes of the regular files that the process has open."""
-    found = set()
-    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-        for path in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                if int(path.name) > 2 and path.is_file():
-                    found.add(path.stat().st_ino)
-    return found
+    """The inodes of the regular files that a process has open, besides where it writes lines."""
+    opened = [path for path in Path(f"/proc/{pid}/fd").iterdir() if int(path.name) > 2]
+    return {path.stat().st_ino for path in opened if path.is_file()}
 
 
 def _holder(server: Server) -> str:
