@@ -1,4 +1,7 @@
-"""The row on requests while the server collects, cycle after cycle without a pause."""
+"""The row on requests beside a collector that works all the time: a cycle begins as another ends.
+
+Its pace is that of every server, so a cycle may take longer than the row.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ def latency(folder: Path, scale: Scale) -> None:
             _ask(server.host, paths, 1.0)  # what comes later is remembered from now on
         runs = _measured(servers, paths, scale)
         cycles = (folder / _COLLECTING / "server.log").read_text().count('"collected"')
-    _print(f"requests while {cycles} cycles run (limit: none)", runs)
+    _print(f"requests, always collecting, {cycles} ended (limit: never)", runs)
 
 
 def _measured(servers: Sequence[Peer], paths: Sequence[str], scale: Scale) -> dict[str, list[_Run]]:

@@ -29,8 +29,7 @@ from cacheproxy.api.routes import Noun, Route, Routes
 from cacheproxy.api.streaming import Intake
 from cacheproxy.api.tokens import TokensApi
 from cacheproxy.api.uploads import UploadsApi
-from cacheproxy.collection.budget import Budget
-from cacheproxy.collection.collector import Collector
+from cacheproxy.collecting import Collecting
 from cacheproxy.config import Config, shared_metrics
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
@@ -41,7 +40,7 @@ from cacheproxy.logs import RequestLog
 from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.registry.uploads import Uploads
-from cacheproxy.rules import cache_rules, clients, policies
+from cacheproxy.rules import cache_rules, clients
 from cacheproxy.security import Security, service_of
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
@@ -58,7 +57,6 @@ _CONDEMNED_SECONDS: Final = 60.0
 _USES_SECONDS: Final = 600.0
 _LAST_USES_SECONDS: Final = 5.0
 _COLLECT_SECONDS: Final = 600.0  # how often it is looked whether that is due
-_COLLECTED_PER_SECOND: Final = 2_500.0  # some 5 % of a processor
 _WATCH_SECONDS: Final = 1.0
 _SETTLE_SECONDS: Final = 1.0
 _LAG_SECONDS: Final = 0.25
@@ -71,7 +69,8 @@ _LINGER_SECONDS: Final = 0.5  # after the last use of a connection that a proxy 
 
 
 class App:
-    """One serving process over an open bucket. `access` decides who may do what."""
+    """One serving process over an open bucket. `access` decides who may do what; `conditions` is
+    what its own processes must inherit, see `Place`."""
 
     def __init__(
         self,
@@ -81,6 +80,7 @@ class App:
         access: Access | None = None,
         tls: SSLContext | None = None,
         metrics: Metrics | None = None,
+        conditions: int | None = None,
     ) -> None:
         namespace = Namespace()
         self._bucket = bucket
@@ -116,14 +116,7 @@ class App:
             metrics.request_began,
             self._report,
         )
-        self._collector = Collector(
-            bucket,
-            namespace,
-            registry.tags,
-            policies(config.retention),
-            config.collection.lease_seconds,
-            budget=Budget(_COLLECTED_PER_SECOND),
-        )
+        self._collecting = Collecting(config, bucket, namespace, conditions)
         self._interval = config.collection.interval_seconds
         self._server = config.server
         self._tls = tls
@@ -235,11 +228,14 @@ class App:
 
     async def _finish(self) -> None:
         """Who pushes what a dead collector was deleting waits for that."""
-        if self._registry.condemned.doomed:
-            await self._collector.finish()
+        condemned = self._registry.condemned
+        if condemned.doomed:
+            await condemned.poll()  # it may be done by now
+        if condemned.doomed:
+            await self._collecting.finish()
 
     async def _collect(self) -> None:
-        report = await self._collector.collect(rest=self._interval)
+        report = await self._collecting.collect()
         if report is not None:
             log.info("collected", **asdict(report))
 
@@ -280,7 +276,15 @@ async def run(config: Config, storage: Place, listeners: Listeners, security: Se
     metrics = Metrics(shared_metrics())
     async with storage.opened(metrics.s3_asked) as bucket:
         secret = await load_secret(bucket)
-        app = App(config, bucket, secret, security.access, security.tls, metrics)
+        app = App(
+            config,
+            bucket,
+            secret,
+            security.access,
+            security.tls,
+            metrics,
+            storage.conditions,
+        )
         async with app.serving(listeners.clients, listeners.operators):
             log.info(
                 "serving",

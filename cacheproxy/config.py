@@ -23,6 +23,8 @@ _TOLD_DEFAULTS: Final = {
     "tier.folder": "$XDG_CACHE_HOME/cacheproxy",
 }
 
+_SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
+
 _SIZE: Final = re.compile(r"(\d+)\s*(|B|KiB|MiB|GiB|TiB)")
 _UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -330,12 +332,18 @@ def _unfolded(value: Any) -> Any:
 
 def with_shared_metrics(folder: str) -> None:
     """Make prometheus_client, when it is imported after this, keep its values in `folder`."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    os.environ[_SHARED_METRICS] = folder
 
 
 def shared_metrics() -> str | None:
     """The folder of `with_shared_metrics`, in a process that was made after it."""
-    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return os.environ.get(_SHARED_METRICS)
+
+
+def foreign_environment() -> dict[str, str]:
+    """The environment without what is ours, for a process that has its settings by `as_yaml`."""
+    ours = (PREFIX, _SHARED_METRICS)
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def as_yaml(config: Config) -> str:

@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 _BATCH_KEYS: Final = 5_000
 _CONDEMNED_KEYS: Final = 200_000  # every replica has them in memory
-_LISTED: Final = 200  # in one go, while requests wait
+_LISTED: Final = 200
 _CLOCKS_APART_SECONDS: Final = 5.0
 
 
@@ -75,7 +75,7 @@ class _Cycle:
 
 class Collector:
     """`lease_seconds` is how long a promise lasts. `clock` gives nanoseconds since 1970. `budget`
-    is how many objects are looked at, where requests are answered meanwhile."""
+    is how many objects are looked at, where others need the machine meanwhile."""
 
     def __init__(
         self,

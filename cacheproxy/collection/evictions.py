@@ -116,11 +116,8 @@ class Evictions:
         keys = [
             self._namespace.manifest(each.repository, Digest(each.source.digest)) for each in batch
         ]
-        sizes = []
-        for stored in await asyncio.gather(*map(self._bucket.read, keys)):
-            sizes.append({} if stored is None else _sizes(stored.data))
-            await asyncio.sleep(0)  # each takes a moment that requests may not wait for
-        return sizes
+        found = await asyncio.gather(*map(self._bucket.read, keys))
+        return [{} if stored is None else _sizes(stored.data) for stored in found]
 
 
 def _sizes(manifest: bytes) -> dict[str, int]:

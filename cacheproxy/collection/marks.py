@@ -12,14 +12,13 @@ from cacheproxy.errors import StorageFull, Unavailable
 from cacheproxy.storage.blocking import in_thread
 
 _PAGES_KIB: Final = 32 << 10
-_SLICE: Final = 200
 _NAME_BYTES: Final = 16
 """Keys are named by so many bytes of a hash: two that had one name would need 2 ** 64 of them."""
 
 _CREATE: Final = "CREATE TABLE marks (name BLOB PRIMARY KEY) WITHOUT ROWID"
 
 # The names come as one blob, and what is found goes as one row: for each row Python would give up
-# its lock, and in a busy server get it back milliseconds later.
+# its lock and ask for it again.
 _EACH: Final = f"""
 WITH RECURSIVE
     places (place) AS (SELECT 0 UNION ALL SELECT place + 1 FROM places WHERE place + 1 < :count),
@@ -81,10 +80,7 @@ class Marks:
         if not keys:
             return set()
         keys = list(keys)
-        names = bytearray()
-        for start in range(0, len(keys), _SLICE):
-            names += b"".join(map(_name, keys[start : start + _SLICE]))
-            await asyncio.sleep(0)  # requests do not wait for the rest
+        names = b"".join(map(_name, keys))
         if self._budget is not None:
             await self._budget.take(len(keys))
         async with self._turn:

@@ -87,7 +87,6 @@ class _Walk:
                 if stored is not None:
                     self.manifests += 1
                     ahead += self._enter(_parsed(key, stored), blobs)
-                    await asyncio.sleep(0)  # each takes a moment that requests may not wait for
                 if len(blobs) >= _BLOBS:
                     await self._marks.add(blobs)
                     blobs = set()

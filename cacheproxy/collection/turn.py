@@ -22,6 +22,17 @@ class _Turn(msgspec.Struct, frozen=True):
     ended: float = 0.0
     """When a whole cycle ended last."""
 
+    def is_free(self, now: float, rest: float, collector: str = "") -> bool:
+        """Whether this collector may have it, and no cycle has ended in the last `rest` seconds."""
+        mine = self.collector == collector or self.until <= now
+        return mine and now >= self.ended + rest
+
+
+async def is_free(bucket: Bucket, key: str, rest: float = 0.0) -> bool:
+    """Whether `turn` would be given to whoever asked for it now. It costs two looks."""
+    held = _read(await bucket.read(key))
+    return held.is_free(await bucket.now(), rest)
+
 
 @asynccontextmanager
 async def turn(
@@ -66,7 +77,7 @@ async def _take(bucket: Bucket, key: str, collector: str, rest: float | None = N
     stored = await bucket.read(key)
     held = _read(stored)
     now = await bucket.now()
-    if (held.collector != collector and held.until > now) or now < held.ended + (rest or 0.0):
+    if not held.is_free(now, rest or 0.0, collector):
         return False
     mine = _Turn(collector, now + _TURN_SECONDS, held.ended)
     try:

@@ -1,5 +1,5 @@
 """From a storage URL to a bucket: claimed once by the server and opened by each of its processes;
-visited by commands, beside servers that run."""
+joined by those that they start; visited by commands, beside servers that run."""
 
 import asyncio
 import os
@@ -25,6 +25,11 @@ from cacheproxy.storage.s3.options import S3Options
 class Place(Protocol):
     """Where a registry keeps what it has."""
 
+    @property
+    def conditions(self) -> int | None:
+        """Once it is claimed, the descriptor that processes must inherit to write beside this one;
+        None: they need none."""
+
     def claimed(self, workers: int) -> AbstractContextManager[None]:
         """Make sure, before any of so many processes opens it, that it can be used.
 
@@ -34,6 +39,10 @@ class Place(Protocol):
 
     def opened(self, observe: Observe | None = None) -> AbstractAsyncContextManager[Bucket]:
         """The bucket, for one process. Raises as `claimed`."""
+
+    def joined(self, conditions: int | None) -> AbstractAsyncContextManager[Bucket]:
+        """The bucket for a process that a server has started, and that has inherited `conditions`
+        from it. Raises as `claimed`."""
 
     def visited(self, *, writing: bool = False) -> AbstractAsyncContextManager[Bucket]:
         """The bucket for a command, which may only read it unless it is `writing`. Servers run on;
@@ -62,6 +71,8 @@ def place(url: str, options: S3Options) -> Place:
 class _Folder:
     """A folder, made if need be, and owned by one server."""
 
+    conditions = None
+
     def __init__(self, root: str) -> None:
         self._root = root
 
@@ -80,6 +91,12 @@ class _Folder:
         yield FolderBucket(self._root)
 
     @asynccontextmanager
+    async def joined(self, conditions: int | None) -> AsyncIterator[Bucket]:
+        bucket = FolderBucket(self._root)
+        with _visiting(bucket):
+            yield bucket
+
+    @asynccontextmanager
     async def visited(self, *, writing: bool = False) -> AsyncIterator[Bucket]:
         format_file = os.path.join(self._root, FORMAT_KEY)
         if not os.path.isfile(format_file):  # looked for first: a bucket makes its folders
@@ -91,8 +108,14 @@ class _Folder:
             return
         if os.stat(format_file).st_uid != os.geteuid():
             raise StorageInvalid(f"{self._root} is another user's, whom this would lock out")
-        visit = bucket.visit()
-        try:
+        with _visiting(bucket):
             yield bucket
-        finally:
-            os.close(visit)
+
+
+@contextmanager
+def _visiting(bucket: FolderBucket) -> Iterator[None]:
+    visit = bucket.visit()
+    try:
+        yield
+    finally:
+        os.close(visit)

@@ -14,7 +14,12 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cacheproxy.oci.digest import digest_of
+from cacheproxy.registry.batches import read_batch, write_batch
+from cacheproxy.storage.bucket import Bucket
+from cacheproxy.storage.layout import Namespace
 from tests.api.wire import MANIFEST
 from tests.real.process import Output, attempt
 from tests.real.seaweed import SeaweedFS
@@ -24,6 +29,7 @@ from tests.server import QUICK, S3, Server, on_s3
 COMMAND = (sys.executable, "-m", "cacheproxy")
 
 _SECONDS = 60
+_DAYS = 3 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -133,3 +139,14 @@ def running_in_folder(folder: Path, *flags: str) -> Iterator[Running]:
 def running_in_s3(folder: Path, seaweed: SeaweedFS, prefix: str, *flags: str) -> Iterator[Running]:
     with Server.on_s3(folder, seaweed, prefix, *flags, command=QUICK) as server:
         yield Running(server, in_s3(folder, seaweed, prefix), Builder(server.host))
+
+
+async def age_batches(bucket: Bucket) -> None:
+    """Let what is condemned have been so for days."""
+    async for listed in bucket.list(Namespace().batches()):
+        stored = await bucket.read(listed.key)
+        assert stored is not None
+        batch = read_batch(stored.data)
+        assert batch.since is not None
+        aged = msgspec.structs.replace(batch, since=batch.since - _DAYS)
+        await bucket.put(listed.key, write_batch(aged), match=stored.match)

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import Running, running_in_folder
+from cacheproxy.oci.digest import Digest
+from cacheproxy.storage.layout import Namespace
+from tests.api.wire import manifest
+from tests.cli.running import Running, age_batches, running_in_folder, running_in_s3
+from tests.real.seaweed import SeaweedFS
+from tests.storage.s3_buckets import opened
 
 _DAYS = 3 * 86400.0
 
@@ -80,3 +85,24 @@ def test_a_policy_evicts_tags(running: Running) -> None:
         True,
         False,
     ]
+
+
+async def test_it_works_beside_a_running_server_in_s3(
+    seaweed: SeaweedFS, s3_prefix: str, tmp_path: Path
+) -> None:
+    """What is not needed is condemned, then deleted; what a tag needs is served on."""
+    gc = ("gc", "--collection-lease-seconds=0.001")
+    with running_in_s3(tmp_path, seaweed, s3_prefix, "--collection-interval-seconds=0") as running:
+        garbage, needed = map(running.builder.push_blob, (b"garbage", b"{}"))
+        running.builder.push_manifest("v1", manifest())
+        while not running.site.json(*gc)["condemned"]:
+            pass  # it must be older than a lease, and the bucket's clock counts seconds
+        assert running.site.json(*gc)["waiting"] == 1
+        async with opened(seaweed, prefix=f"{s3_prefix}/") as bucket:
+            await age_batches(bucket)
+            assert running.site.json(*gc)["deleted"] == 1
+
+            assert await bucket.head(Namespace().blob(Digest(garbage))) is None
+        assert running.builder.ask("GET", "/manifests/v1").body == manifest()
+        assert running.builder.ask("GET", f"/blobs/{needed}").body == b"{}"
+        assert running.builder.push_blob(b"more")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cacheproxy.collection.turn import turn
+from cacheproxy.collection.turn import is_free, turn
 from cacheproxy.errors import Unavailable
 from tests.collection.rooms import Time
 from tests.memory import MemoryBucket
@@ -94,6 +94,17 @@ async def test_a_whole_cycle_gives_rest(bucket: MemoryBucket, time: Time) -> Non
     time.now += 3601
     async with turn(bucket, _KEY, "two", 3600.0) as mine:
         assert mine
+
+
+async def test_it_can_be_seen_whether_a_turn_is_free(bucket: MemoryBucket, time: Time) -> None:
+    """By whoever would ask for it: not while another one has it, nor before there was rest."""
+    assert await is_free(bucket, _KEY)
+    async with turn(bucket, _KEY, "one", 0.0):
+        assert not await is_free(bucket, _KEY)
+    assert await is_free(bucket, _KEY)
+    assert not await is_free(bucket, _KEY, 3600.0)
+    time.now += 3601
+    assert await is_free(bucket, _KEY, 3600.0)
 
 
 async def test_a_damaged_turn_is_nobodys(bucket: MemoryBucket) -> None:

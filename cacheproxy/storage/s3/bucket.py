@@ -23,6 +23,7 @@ from cacheproxy.errors import StorageInvalid, Unavailable
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import Head, Listed, Match, Observe, Stored, Upload
 from cacheproxy.storage.layout import FORMAT_KEY
+from cacheproxy.storage.s3.conditions import Conditions
 from cacheproxy.storage.s3.credentials import Chain
 from cacheproxy.storage.s3.explain import explain
 from cacheproxy.storage.s3.join import join
@@ -44,11 +45,19 @@ class S3Bucket:
 
     local = False
 
-    def __init__(self, requests: S3Requests, public: S3Requests, abilities: Abilities) -> None:
+    def __init__(
+        self,
+        requests: S3Requests,
+        public: S3Requests,
+        abilities: Abilities,
+        conditions: int | None = None,
+    ) -> None:
         self._requests = requests
         self._public = public
         self._abilities = abilities
-        self._objects = S3Objects(requests, emulated=not abilities.conditional_writes)
+        self._objects = S3Objects(
+            requests, None if abilities.conditional_writes else Conditions(conditions)
+        )
 
     @property
     def options(self) -> S3Options:
@@ -125,11 +134,15 @@ class S3Bucket:
 
 @asynccontextmanager
 async def open_s3(
-    options: S3Options, abilities: Abilities, observe: Observe | None = None
+    options: S3Options,
+    abilities: Abilities,
+    observe: Observe | None = None,
+    conditions: int | None = None,
 ) -> AsyncIterator[S3Bucket]:
     """The bucket of `options`, which has these abilities. Nothing is asked of it yet.
 
-    Without conditional writes it keeps conditions itself, so that no other server may write.
+    Without conditional writes it keeps conditions itself, so that no other server may write; only
+    processes that share the descriptor `conditions` may.
 
     Raises:
         StorageInvalid: the options are not what S3 is reached with.
@@ -141,7 +154,7 @@ async def open_s3(
         if (endpoint_url := options.public_endpoint_url) is not None:
             client, signer = await stack.enter_async_context(_client(options, endpoint_url))
             public = S3Requests(options, client, signer, session)
-        bucket = S3Bucket(requests, public, abilities)
+        bucket = S3Bucket(requests, public, abilities, conditions)
         stack.push_async_callback(bucket.close)
         yield bucket
 

@@ -1,11 +1,9 @@
 """What is done to one object of S3, each in one request where S3 allows."""
 
-import asyncio
 import base64
 import secrets
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -17,6 +15,7 @@ from cacheproxy.storage.bucket import Match, Stored
 from cacheproxy.storage.layout import FORMAT_KEY
 from cacheproxy.storage.read_ahead import ReadAhead
 from cacheproxy.storage.s3.background import Background
+from cacheproxy.storage.s3.conditions import Conditions
 from cacheproxy.storage.s3.options import S3Options
 from cacheproxy.storage.s3.requests import META, Body, Reply, Request, S3Requests
 from cacheproxy.storage.s3.stream import S3Stream
@@ -29,20 +28,18 @@ _WRITE: Final = "cacheproxy-write"
 
 _PUSHER: Final = "pusher"
 
-_STRIPES: Final = 64
 _LARGE: Final = 256 << 10
 
 
 class S3Objects:
     """The objects below the prefix of a bucket, by their keys without it."""
 
-    def __init__(self, requests: S3Requests, *, emulated: bool) -> None:
-        """`emulated` says that the bucket ignores conditions: they are checked and kept here."""
+    def __init__(self, requests: S3Requests, conditions: Conditions | None) -> None:
+        """With `conditions` the bucket ignores them: they are checked and kept here."""
         self.requests = requests
-        self._emulated = emulated
+        self._conditions = conditions
         self._ahead = ReadAhead()
         self.background = Background()
-        self._stripes = [asyncio.Lock() for _ in range(_STRIPES)]
 
     @property
     def options(self) -> S3Options:
@@ -184,16 +181,13 @@ class S3Objects:
     @asynccontextmanager
     async def condition(self, key: str, match: Match | None) -> AsyncIterator[Match | None]:
         """The condition to send; one that the bucket would ignore is checked and kept here."""
-        if match is None or not self._emulated:
+        if match is None or self._conditions is None:
             yield match
             return
-        async with self._stripe(key):
+        async with self._conditions.alone(key):
             if await self.version(key) != match.version:
                 raise Conflict(key)
             yield None
-
-    def _stripe(self, key: str) -> AbstractAsyncContextManager[None]:
-        return self._stripes[zlib.crc32(key.encode()) % _STRIPES]
 
     def _params(self, key: str, length: int, digest: Digest | None) -> dict[str, Any]:
         params = {"Key": self.name(key), "ContentLength": length}

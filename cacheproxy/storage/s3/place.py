@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from tempfile import TemporaryFile
 from typing import Final
 
 import structlog
@@ -33,26 +34,40 @@ class S3Place:
     def __init__(self, options: S3Options) -> None:
         self._options = options
         self._abilities = Abilities(conditional_writes=True, ranges=True)
+        self.conditions: int | None = None
 
     @contextmanager
     def claimed(self, workers: int) -> Iterator[None]:
         self._abilities = asyncio.run(self._probe())
-        if not self._abilities.conditional_writes and workers > 1:
+        if self._abilities.conditional_writes:
+            yield
+            return
+        if workers > 1:
             raise StorageInvalid(
                 "the bucket has no conditional writes, so only one process may use it:"
                 " set server.workers to 1"
             )
-        yield
+        with TemporaryFile() as file:
+            self.conditions = file.fileno()
+            yield
 
     @asynccontextmanager
     async def opened(self, observe: Observe | None = None) -> AsyncIterator[Bucket]:
-        async with open_s3(self._options, self._abilities, observe) as bucket:
-            if self._abilities.conditional_writes:
+        abilities = self._abilities
+        async with open_s3(self._options, abilities, observe, conditions=self.conditions) as bucket:
+            if abilities.conditional_writes:
                 yield bucket
                 return
             async with exclusive_lock(bucket):
                 log.warning("bucket_without_conditional_writes", effect="the only replica")
                 yield bucket
+
+    @asynccontextmanager
+    async def joined(self, conditions: int | None) -> AsyncIterator[Bucket]:
+        options = replace(self._options, read_seconds=_READ_SECONDS)
+        abilities = replace(_UNPROBED, conditional_writes=conditions is None)
+        async with open_s3(options, abilities, conditions=conditions) as bucket:
+            yield bucket
 
     @asynccontextmanager
     async def visited(self, *, writing: bool = False) -> AsyncIterator[Bucket]:
