@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
@@ -282,8 +283,13 @@ class Setting:
         return f"--{self.section}-{self.name}".replace("_", "-")
 
 
-def settings() -> Iterator[Setting]:
+@cache  # reading what they are for takes milliseconds
+def settings() -> tuple[Setting, ...]:
     """Every setting, in the order of this file."""
+    return tuple(_settings())
+
+
+def _settings() -> Iterator[Setting]:
     for section, kind in get_type_hints(Config).items():
         help_of = _field_docs(kind)
         for field in msgspec.structs.fields(kind):

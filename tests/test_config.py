@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cacheproxy.config import ConfigError, as_yaml, load, settings
-from tests.real.seaweed import free_ports
+from tests.real.port import Port
 from tests.server import Server
 
 _HOME = {"HOME": "/home/someone"}
@@ -34,8 +35,7 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path:
     assert found.body_idle_timeout == 1800.0
 
 
-@pytest.mark.parametrize("setting", list(settings()), ids=lambda setting: setting.key)
-def test_every_setting_has_a_variable(setting: object) -> None:
+def test_every_setting_has_a_variable() -> None:
     """What `config show` prints, given as variables, is the same configuration."""
     tree = yaml.safe_load(as_yaml(load({}, _HOME)))
     environment = {each.variable: str(tree[each.section][each.name]) for each in settings()} | _HOME
@@ -149,12 +149,12 @@ def test_a_taken_port_of_metrics_is_told(server: Server, tmp_path: Path, workers
 
 def test_a_port_for_both_clients_and_metrics_is_told(tmp_path: Path) -> None:
     """Each has one of its own, or they are together."""
-    listen = f"127.0.0.1:{free_ports(1)[0]}"
-    _fails_in_one_line(
-        *("serve", "--listen", listen, "--metrics-listen", listen),
-        *("--storage", f"file://{tmp_path}"),
-        saying=f"metrics.listen: cannot listen on {listen}",
-    )
+    with closing(Port()) as port:
+        _fails_in_one_line(
+            *("serve", "--listen", port.host, "--metrics-listen", port.host),
+            *("--storage", f"file://{tmp_path}"),
+            saying=f"metrics.listen: cannot listen on {port.host}",
+        )
 
 
 def test_a_folder_in_use_is_told(server: Server) -> None:

@@ -30,8 +30,8 @@ from cacheproxy.storage.folder import FolderBucket
 from tests.access.doors import basic, htpasswd
 from tests.api.wire import digest, push_blob
 from tests.cli.running import Builder, in_folder
+from tests.real.port import Port
 from tests.real.process import Daemon
-from tests.real.seaweed import free_ports
 from tests.s3.tls import certify
 from tests.server import SERVE, Server
 
@@ -393,12 +393,12 @@ def _faults(pid: int) -> int:
 
 async def test_operators_need_no_tls(tmp_path: Path) -> None:
     """On a listener of their own, probes and Prometheus trust nobody and need not."""
-    host = f"127.0.0.1:{free_ports(1)[0]}"
     ca = Ca(tmp_path / "ca")
-    async with _serving_by_tls(tmp_path, ca, host), aiohttp.ClientSession() as client:
-        for path in ("/healthz", "/readyz", "/metrics"):
-            async with client.get(f"http://{host}{path}") as answer:
-                assert answer.status == 200
+    with closing(Port()) as port:
+        async with _serving_by_tls(tmp_path, ca, port.host), aiohttp.ClientSession() as client:
+            for path in ("/healthz", "/readyz", "/metrics"):
+                async with client.get(f"http://{port.host}{path}") as answer:
+                    assert answer.status == 200
 
 
 async def test_a_new_certificate_is_taken_up(tmp_path: Path) -> None:

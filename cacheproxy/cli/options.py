@@ -15,8 +15,6 @@ _SHORT = {
     "storage.url": ["--storage"],
 }
 
-_SETTINGS = tuple(settings())  # once: reading what they are for takes milliseconds
-
 _Command = Callable[..., Any]
 
 
@@ -24,7 +22,7 @@ def with_settings(*sections: str) -> Callable[[_Command], _Command]:
     """Give a command `--config`, and a flag for every setting of these sections, or of all."""
 
     def decorate(command: _Command) -> _Command:
-        for setting in reversed(_SETTINGS):
+        for setting in reversed(settings()):
             if sections and setting.section not in sections:
                 continue
             names = [*_SHORT.get(setting.key, ()), setting.flag]

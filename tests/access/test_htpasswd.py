@@ -45,6 +45,7 @@ def test_every_name_of_bcrypt_is_taken(prefix: str) -> None:
         f"ann:{hashed('x')}:more",
         f"anonymous:{hashed('x')}",
     ],
+    ids=range(10),  # salts differ in each process, names of tests may not
 )
 def test_what_is_not_bcrypt_is_refused(line: str) -> None:
     """With the number of the line, and without a word of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import aiohttp
@@ -12,7 +12,7 @@ import pytest
 from cacheproxy.errors import Denied
 from tests.api.test_access import Refusing
 from tests.api.wire import METHODS, push_blob
-from tests.real.seaweed import free_ports
+from tests.real.port import Port
 from tests.server import serving
 
 Client = aiohttp.ClientSession
@@ -21,9 +21,9 @@ Client = aiohttp.ClientSession
 @asynccontextmanager
 async def _apart(folder: Path, access: Refusing | None = None) -> AsyncIterator[tuple[Client, str]]:
     """A client of a registry, and where operators ask it."""
-    host = f"127.0.0.1:{free_ports(1)[0]}"
-    async with serving(folder / "data", access, metrics__listen=host) as client:
-        yield client, f"http://{host}"
+    with closing(Port()) as port:
+        async with serving(folder / "data", access, metrics__listen=port.host) as client:
+            yield client, f"http://{port.host}"
 
 
 async def _ask(client: Client, url: str) -> tuple[int, str]:

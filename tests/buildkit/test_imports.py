@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cache
 from random import Random
 
 import pytest
@@ -18,11 +17,13 @@ from tests.buildkit.importer import VERSIONS, import_all, question
 # A term says how a build would come to a step: a digest, and how it would come to each input.
 Term = tuple[str, tuple[tuple[str, "Term"], ...]]
 
+Unions = list[tuple[list[Source], Merged]]
+
 UNIONS = 10_000
 
 
-@cache
-def unions() -> list[tuple[list[Source], Merged]]:
+@pytest.fixture(scope="module")
+def unions() -> Unions:
     """The unions that all tests here look at."""
     made = []
     for seed in range(UNIONS):
@@ -97,9 +98,9 @@ def test_the_union_of_the_same_two_is_imported(version: str, step_on_top: bool) 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_all_unions_are_imported_as_they_are_written(version: str) -> None:
+def test_all_unions_are_imported_as_they_are_written(unions: Unions, version: str) -> None:
     """No error, no crash, nothing joined, nothing grown, each result found, in 10,000 unions."""
-    caches = [merged.cache for _, merged in unions()]
+    caches = [merged.cache for _, merged in unions]
 
     answers = import_all(version, [question(each) for each in caches])
 
@@ -123,10 +124,10 @@ def test_records_with_too_few_inputs_do_no_harm(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_trimmed_and_compacted_unions_are_imported(version: str) -> None:
+def test_trimmed_and_compacted_unions_are_imported(unions: Unions, version: str) -> None:
     """What is left after both is as good as a union."""
     caches = []
-    for seed, (_, merged) in enumerate(unions()[:1000]):
+    for seed, (_, merged) in enumerate(unions[:1000]):
         layers = sorted(merged.cache.descriptors)
         stored = Random(seed).sample(layers, len(layers) * 3 // 4)
         trimmed, _ = trim(merged.cache, dict.fromkeys(stored, 1))
@@ -139,9 +140,9 @@ def test_trimmed_and_compacted_unions_are_imported(version: str) -> None:
         assert answer.records_in == answer.records_out == answer.found == len(made.config.records)
 
 
-def test_buildkit_reexports_the_same_union() -> None:
+def test_buildkit_reexports_the_same_union(unions: Unions) -> None:
     """Import and export of a union by v0.32.2 changes nothing; a merge of it neither."""
-    chosen = [merged.cache for _, merged in unions()[:500]]
+    chosen = [merged.cache for _, merged in unions[:500]]
 
     answers = import_all(VERSIONS[0], [question(each, give_back=True) for each in chosen])
 
@@ -150,14 +151,14 @@ def test_buildkit_reexports_the_same_union() -> None:
         assert merge([Source(again, 100 * 10**9)]).cache == made
 
 
-def test_a_union_has_the_hits_of_each_source() -> None:
+def test_a_union_has_the_hits_of_each_source(unions: Unions) -> None:
     """However a build comes to a result of one source, it comes to one as new in the union.
 
     Where a cycle had to be cut that is so only for results that were reached without it, so these
     unions are looked at without their ways, in the next test.
     """
     checked = 0
-    whole = [(sources, merged) for sources, merged in unions()[:3000] if not merged.cut]
+    whole = [(sources, merged) for sources, merged in unions[:3000] if not merged.cut]
     answers = import_all(VERSIONS[0], [question(m.cache, give_back=True) for _, m in whole])
     for seed, ((sources, _), answer) in enumerate(zip(whole, answers, strict=True)):
         union = answer.reexported()
@@ -172,9 +173,9 @@ def test_a_union_has_the_hits_of_each_source() -> None:
     assert checked > 10_000
 
 
-def test_a_union_whose_cycles_were_cut_has_all_steps_with_results() -> None:
+def test_a_union_whose_cycles_were_cut_has_all_steps_with_results(unions: Unions) -> None:
     """A cut costs ways to a record, never the record: each step still has its newest result."""
-    for sources, merged in unions():
+    for sources, merged in unions:
         if merged.cut:
             newest: dict[str, int] = defaultdict(int)
             for source in sources:

@@ -292,7 +292,6 @@ TestCollection = Machine.TestCase
 TestCollection.settings = settings(
     max_examples=200,
     stateful_step_count=50,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -35,9 +35,7 @@ async def _push(contents: Contents, body: Body, digest: Digest) -> None:
 
 
 @_KINDS
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(st.binary(min_size=1, max_size=20), max_size=5),
     algorithm=st.sampled_from(["sha256", "sha512"]),

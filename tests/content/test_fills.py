@@ -31,9 +31,7 @@ async def _done(room: Room) -> None:
     await until(lambda: room.remote.streaming == 0 and room.spooled == [])
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(min_size=1, max_size=60),
     batch=st.integers(1, 20),

@@ -30,7 +30,7 @@ def _age(path: str) -> None:
     os.utime(path, (then, then))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.binary(max_size=20),
     batches=st.lists(st.binary(min_size=1, max_size=20), max_size=5),

@@ -43,9 +43,7 @@ async def _reads_to(window: Window, end: int) -> None:
     await until(lambda: _end(window) == end)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), batch=st.integers(1, 20), breaks=st.lists(st.integers(1, 20), max_size=5))
 async def test_window_has_its_part(
     room: Room, data: st.DataObject, batch: int, breaks: list[int]

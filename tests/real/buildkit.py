@@ -42,7 +42,7 @@ class BuildKit:
                 daemon.wait_for(buildkit._workers)
                 yield buildkit
 
-    def build(self, context: Path, *options: str, seconds: float = 120) -> Build:
+    def build(self, context: Path, *options: str, seconds: float = 240) -> Build:
         """Build the Dockerfile in the folder `context`; raise `BuildError` when that fails."""
         where = (f"--local=context={context}", f"--local=dockerfile={context}")
         build = ("build", "--frontend=dockerfile.v0", "--progress=rawjson", *where)

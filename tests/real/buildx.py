@@ -20,7 +20,7 @@ class Buildx:
         self.home = Home(folder)
         self.home.run("buildx", "create", "--name", _BUILDER, "--driver=remote", buildkit.address)
 
-    def build(self, context: Path, *options: str, seconds: float = 120) -> Build:
+    def build(self, context: Path, *options: str, seconds: float = 240) -> Build:
         """Build the Dockerfile in the folder `context`; raise `BuildError` when that fails."""
         arguments = ("build", "--builder", _BUILDER, "--progress=rawjson", *options, str(context))
         return run_build(self.home, "buildx", arguments, seconds=seconds)

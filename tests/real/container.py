@@ -33,7 +33,7 @@ def build_image(buildkit: BuildKit, base: str, name: str, scratch: Path) -> Buil
         f"--opt=build-arg:PYTHON={base}",
         f"--secret=id=pip,src={config}",
         f"--output=type=image,name={name},push=true",
-        seconds=280,
+        seconds=500,
     )
 
 

@@ -45,7 +45,7 @@ class Home:
         """Take all credentials from the programs."""
         self._logins.write_text("{}")
 
-    def run(self, binary: str, *arguments: str, seconds: float = 120) -> str:
+    def run(self, binary: str, *arguments: str, seconds: float = 240) -> str:
         """Run a program and return its standard output; raise `CommandError` when it fails."""
         command = (str(require(binary)), *arguments)
         return run(command, environment=self.environment, seconds=seconds)

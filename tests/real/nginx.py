@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.readme import snippet
+from tests.real.port import Port
 from tests.real.process import Daemon, require
 from tests.real.proxy import changed, listens, placed
-from tests.real.seaweed import free_ports
 
 _CONFIG = """\
 daemon off;
@@ -90,11 +90,11 @@ class Nginx:
     @contextmanager
     def started(cls, folder: Path, text: Callable[[int], str]) -> Iterator[Nginx]:
         """Run in `folder` with the configuration that `text` gives for a port."""
-        [port] = free_ports(1)
         config = folder / "nginx.conf"
-        config.write_text(text(port))
         command = (str(require("nginx")), "-c", str(config), "-e", "stderr", "-p", str(folder))
         log = folder / "nginx.log"
-        with Daemon.running(command, environment=os.environ, log=log) as daemon:
-            daemon.wait_for(lambda: listens(port))
-            yield cls(daemon, f"127.0.0.1:{port}")
+        with closing(Port()) as port:
+            config.write_text(text(port.number))
+            with Daemon.running(command, environment=os.environ, log=log) as daemon:
+                daemon.wait_for(lambda: listens(port.number))
+                yield cls(daemon, port.host)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.readme import snippet
+from tests.real.port import Port
 from tests.real.process import Daemon, require
-from tests.real.restartable import Port
 from tests.s3.tls import Certificate
 
 # What a machine may have for other sites, which must not spoil this one.

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import http.client
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tests.real.distribution import distribution
+from tests.real.port import Port
 from tests.real.process import Daemon
 from tests.server import QUICK, S3, on_s3
-
-
-class Port:
-    """A loopback port that no connection of another program takes while nobody listens on it."""
-
-    def __init__(self) -> None:
-        # Bound but not listening, it lets a server listen that sets the same option.
-        self._holder = socket.socket()
-        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._holder.bind(("127.0.0.1", 0))
-        self.number = int(self._holder.getsockname()[1])
-
-    def close(self) -> None:
-        self._holder.close()
 
 
 class Restartable:
@@ -35,7 +21,7 @@ class Restartable:
         self, port: Port, command: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> None:
         """Use `replica` or `control`."""
-        self.host = f"127.0.0.1:{port.number}"
+        self.host = port.host
         self.folder = folder
         self.daemon: Daemon | None = None
         self._command = command
@@ -49,7 +35,7 @@ class Restartable:
         folder.mkdir()
         port = Port()
         environment, options = on_s3(folder, s3, prefix)
-        command = (*QUICK, f"--listen=127.0.0.1:{port.number}", *options, *flags)
+        command = (*QUICK, f"--listen={port.host}", *options, *flags)
         return cls(port, command, environment, folder)
 
     @classmethod

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.real.port import Port
 from tests.real.process import Daemon, require
 from tests.s3.signing import Signer
 
@@ -35,10 +35,9 @@ class SeaweedFS:
         self.access_key = _ACCESS_KEY
         self.secret_key = _SECRET_KEY
         self._folder = folder
-        ports = free_ports(2 * len(_PORTS))
-        self._http = dict(zip(_PORTS, ports[: len(_PORTS)], strict=True))
-        self._grpc = dict(zip(_PORTS, ports[len(_PORTS) :], strict=True))
-        self.endpoint = f"http://127.0.0.1:{self._http['s3']}"
+        self._http = {name: Port() for name in _PORTS}
+        self._grpc = {name: Port() for name in _PORTS}
+        self.endpoint = f"http://{self._http['s3'].host}"
         self.signer = Signer(self.endpoint, self.access_key, self.secret_key)
         self._daemon: Daemon | None = None
         self._running = ExitStack()
@@ -49,11 +48,12 @@ class SeaweedFS:
         """Serve from `folder` on free loopback ports."""
         (folder / "data").mkdir(parents=True)
         seaweed = cls(folder)
-        seaweed.start()
         try:
+            seaweed.start()
             yield seaweed
         finally:
             seaweed.stop()
+            seaweed._close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -83,7 +83,7 @@ class SeaweedFS:
         self._daemon = None
         self._running.close()
         for port in self._grpc.values():
-            for left_over in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+            for left_over in Path("/tmp").glob(f"seaweedfs-*-grpc-{port.number}.sock"):
                 left_over.unlink(missing_ok=True)
 
     def pause(self) -> None:
@@ -93,6 +93,10 @@ class SeaweedFS:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def _close(self) -> None:
+        for port in (*self._http.values(), *self._grpc.values()):
+            port.close()
+
     def _signal(self, number: int) -> None:
         assert self._daemon, "it is stopped"
         self._daemon.signal(number)
@@ -100,8 +104,8 @@ class SeaweedFS:
     def _command(self) -> list[str]:
         command = [str(require("weed")), "-logtostderr=true", "mini", *_FLAGS]
         for name in _PORTS:
-            command.append(f"-{name}.port={self._http[name]}")
-            command.append(f"-{name}.port.grpc={self._grpc[name]}")
+            command.append(f"-{name}.port={self._http[name].number}")
+            command.append(f"-{name}.port.grpc={self._grpc[name].number}")
         return [
             *command,
             f"-s3.localSocket={self._folder / 's3.sock'}",
@@ -130,12 +134,3 @@ def credentials(access_key: str, secret_key: str) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that are free now; all are taken at once so that no two are the same."""
-    with ExitStack() as stack:
-        probes = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
-        ]
-        return [int(probe.getsockname()[1]) for probe in probes]

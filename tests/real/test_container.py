@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from tests.real.base_image import BaseImage, PythonImage
 from tests.real.buildkit import BuildKit
 from tests.real.clients import Crane
 from tests.real.container import Container, UnpackedImage, build_image
+from tests.real.port import Port
 from tests.real.process import CommandError
-from tests.real.seaweed import free_ports
 from tests.server import Server
 
 
@@ -38,10 +38,12 @@ def image(builder: BuildKit) -> Iterator[UnpackedImage]:
 @contextmanager
 def _served(image: UnpackedImage, folder: Path) -> Iterator[tuple[Container, str]]:
     """A container and where it listens."""
-    host = f"127.0.0.1:{free_ports(1)[0]}"
-    with Container.running(image, folder, CACHEPROXY_SERVER__LISTEN=host) as container:
+    with (
+        closing(Port()) as port,
+        Container.running(image, folder, CACHEPROXY_SERVER__LISTEN=port.host) as container,
+    ):
         container.daemon.wait_for_log(r'"listen":')
-        yield container, host
+        yield container, port.host
 
 
 def test_a_container_serves_a_push_and_a_pull(
@@ -69,10 +71,13 @@ def test_the_health_check_tells_whether_the_server_lives(
     image: UnpackedImage, tmp_path: Path
 ) -> None:
     """The image's own health check finds the server where it listens, and fails without it."""
-    with _served(image, tmp_path / "container") as (container, _):
+    with (
+        _served(image, tmp_path / "container") as (container, _),
+        closing(Port()) as unused,
+    ):
         container.check_health()
         for setting in ("SERVER", "METRICS"):  # it asks where metrics are, if that is apart
-            nobody = {f"CACHEPROXY_{setting}__LISTEN": f"127.0.0.1:{free_ports(1)[0]}"}
+            nobody = {f"CACHEPROXY_{setting}__LISTEN": unused.host}
             with pytest.raises(CommandError, match="ConnectionRefusedError"):
                 container.check_health(**nobody)
 

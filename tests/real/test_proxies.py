@@ -26,8 +26,8 @@ from tests.real.build import Build
 from tests.real.buildkit import BuildKit
 from tests.real.clients import Crane
 from tests.real.origin import Exchange, origin
+from tests.real.port import Port
 from tests.real.proxy import HAPROXY, NGINX, Proxy, Software
-from tests.real.restartable import Port
 from tests.s3.tls import Certificate, certify
 from tests.server import Server
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.real.home import Home
+from tests.real.port import Port
 from tests.real.process import Daemon, require
-from tests.real.seaweed import credentials, free_ports
+from tests.real.seaweed import credentials
 from tests.s3.signing import Signer
 
 _ACCESS_KEY = "cacheproxy"
@@ -42,17 +43,17 @@ def rclone(folder: Path) -> Iterator[WeakS3]:
     """rclone: a bucket is a folder; conditions are ignored without a word."""
     home = Home(folder / "home")
     (folder / "data" / "cache").mkdir(parents=True)
-    port = free_ports(1)[0]
-    command = (
-        *(str(require("rclone")), "serve", "s3", "--config", os.devnull),
-        *("--addr", f"127.0.0.1:{port}", "--auth-key", f"{_ACCESS_KEY},{_SECRET_KEY}"),
-        str(folder / "data"),
-    )
     log = folder / "rclone.log"
-    with Daemon.running(command, environment=home.environment, log=log) as daemon:
-        daemon.wait_for_log("Starting s3 server")
-        yield _ready(daemon, WeakS3(f"http://127.0.0.1:{port}", "cache"))
-        daemon.kill_all()
+    with closing(Port()) as port:
+        command = (
+            *(str(require("rclone")), "serve", "s3", "--config", os.devnull),
+            *("--addr", port.host, "--auth-key", f"{_ACCESS_KEY},{_SECRET_KEY}"),
+            str(folder / "data"),
+        )
+        with Daemon.running(command, environment=home.environment, log=log) as daemon:
+            daemon.wait_for_log("Starting s3 server")
+            yield _ready(daemon, WeakS3(f"http://{port.host}", "cache"))
+            daemon.kill_all()
 
 
 @contextmanager
@@ -62,16 +63,16 @@ def juicefs(folder: Path, flags: Sequence[str] = ()) -> Iterator[WeakS3]:
     meta = f"sqlite3://{folder / 'meta.db'}"
     data = ("--storage", "file", "--bucket", f"{folder / 'data'}/")
     home.run("juicefs", "format", *data, "--trash-days", "0", meta, "cache")
-    port = free_ports(1)[0]
-    command = (
-        *(str(require("juicefs")), "gateway", "--no-usage-report", "--no-banner"),
-        *("--cache-dir", str(folder / "cache"), "--metrics", "127.0.0.1:0", *flags),
-        *(meta, f"127.0.0.1:{port}"),
-    )
     log = folder / "juicefs.log"
-    with Daemon.running(command, environment=home.environment, log=log) as daemon:
-        yield _ready(daemon, WeakS3(f"http://127.0.0.1:{port}", "cache"))
-        daemon.kill_all()
+    with closing(Port()) as port:
+        command = (
+            *(str(require("juicefs")), "gateway", "--no-usage-report", "--no-banner"),
+            *("--cache-dir", str(folder / "cache"), "--metrics", "127.0.0.1:0", *flags),
+            *(meta, port.host),
+        )
+        with Daemon.running(command, environment=home.environment, log=log) as daemon:
+            yield _ready(daemon, WeakS3(f"http://{port.host}", "cache"))
+            daemon.kill_all()
 
 
 def _ready(daemon: Daemon, server: WeakS3) -> WeakS3:

@@ -21,7 +21,7 @@ _NAMES = st.sets(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(names=_NAMES, after=st.sampled_from(["", "a", "a-b", "a/b", "a/a-b/b", "b"]))
 async def test_names_are_listed_in_order_behind_the_last(names: set[str], after: str) -> None:
     """Each page goes on where the one before has ended, in the order of code points."""

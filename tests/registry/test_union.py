@@ -7,7 +7,7 @@ from itertools import chain
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.buildkit.cache import Cache, Form
@@ -239,7 +239,6 @@ def test_the_first_steps_of_a_build_are_kept_with_its_last(limit: int) -> None:
     assert hits(union, "tools", "copy 7", "run 7") == ["tools", "copy 7", "run 7"]
 
 
-@settings(deadline=None)
 @given(randoms)
 def test_a_union_names_what_exists_within_the_limits_and_is_the_same_in_any_order(
     random: Random,

@@ -166,7 +166,7 @@ class UploadMachine(RuleBasedStateMachine):
         assert self._rooms.spooled == []
 
 
-UploadMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+UploadMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=15)
 TestUploadMachine = UploadMachine.TestCase
 
 

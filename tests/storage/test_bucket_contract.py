@@ -49,9 +49,7 @@ async def test_what_is_known_is_still_asked_for(bucket: Bucket) -> None:
     assert await bucket.read("a/b", changed) is None
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), size=st.integers(1, 100))
 async def test_any_part_is_opened(bucket: Bucket, data: st.DataObject, size: int) -> None:
     """A part has the bytes of the whole from its place."""

@@ -105,9 +105,7 @@ async def test_listing_survives_deletes_between_its_steps(bucket: Bucket) -> Non
     assert await keys(bucket, "r/") == []
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=_KEYS, after=st.text(alphabet="ab-./0_", max_size=4))
 async def test_listing_of_any_keys_is_sorted(bucket: Bucket, names: set[str], after: str) -> None:
     """Whatever the keys, they come in the order of their code points, behind `after`."""
