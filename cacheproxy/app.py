@@ -35,14 +35,13 @@ from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
 from cacheproxy.errors import RegistryError
 from cacheproxy.listening import address_of
+from cacheproxy.registry.registries import Registries
 from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
-from cacheproxy.registry.uploads import Uploads
-from cacheproxy.rules import cache_rules, policies
+from cacheproxy.rules import cache_rules, namespaces, policies
 from cacheproxy.security import Security, service_of
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
-from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.opening import Place
 from cacheproxy.telemetry import Metrics, RequestLog
 
@@ -75,12 +74,14 @@ class App:
         access: Access | None = None,
         tls: SSLContext | None = None,
     ) -> None:
-        namespace = Namespace()
         self._bucket = bucket
         self._contents = contents = _contents(config, bucket)
-        self._registry = registry = Registry(bucket, namespace, contents, cache_rules(config.cache))
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
-        self.uploads = Uploads(bucket, namespace, contents, registry.blobs, tickets)
+        rules = cache_rules(config.cache)
+        self._registries = registries = Registries(
+            namespaces(config.storage),
+            lambda namespace: Registry(bucket, namespace, contents, tickets, rules),
+        )
         access = access or OpenAccess()
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
@@ -88,10 +89,10 @@ class App:
         self._log = RequestLog()
         self.health = Health(bucket.ping, self._metrics.exposition)
         routes = _routes(
-            BlobsApi(registry.blobs, idle, config.s3.redirect_bytes),
-            UploadsApi(registry.blobs, self.uploads, access, config.limits.blob_bytes, intake),
-            ManifestsApi(registry.manifests, config.limits.manifest_bytes, intake),
-            ListingsApi(registry.tags, registry.catalog, registry.referrers, access),
+            BlobsApi(registries, idle, config.s3.redirect_bytes),
+            UploadsApi(registries, access, config.limits.blob_bytes, intake),
+            ManifestsApi(registries, config.limits.manifest_bytes, intake),
+            ListingsApi(registries, access),
             TokensApi(access, intake),
         )
         self.entrance = Entrance(
@@ -102,15 +103,16 @@ class App:
             self._metrics.request_began,
             self._report,
         )
-        self._collector = Collector(
-            bucket,
-            namespace,
-            registry.tags,
-            policies(config.retention),
-            config.collection.lease_seconds,
-            budget=Budget(_COLLECTED_PER_SECOND),
-        )
-        self._interval = config.collection.interval_seconds
+        budget, turn = Budget(_COLLECTED_PER_SECOND), asyncio.Lock()
+        self._upkeep = [
+            _Upkeep(
+                registry,
+                _collector(config, bucket, registry, budget),
+                config.collection.interval_seconds,
+                turn,
+            )
+            for registry in registries
+        ]
         self._server = config.server
         self._tls = tls
         self._limits = config.limits
@@ -130,8 +132,9 @@ class App:
             head_timeout=self._server.header_timeout,
             keepalive_timeout=self._server.keepalive_timeout,
         )
-        await self._registry.condemned.poll()
-        await self._registry.hidden.poll()
+        for registry in self._registries:
+            await registry.condemned.poll()
+            await registry.hidden.poll()
         server = await loop.create_server(http, sock=listener, backlog=_BACKLOG, ssl=self._tls)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
@@ -142,9 +145,10 @@ class App:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             server.close()
-            with suppress(RegistryError, TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_USES_SECONDS):
-                    await self._registry.uses.write()
+                    writes = [registry.uses.write() for registry in self._registries]
+                    await asyncio.gather(*writes, return_exceptions=True)
             # aiohttp waits for idle connections too, which have nothing to end.
             await http.shutdown(_END_SECONDS if self.entrance.in_flight else _NOTHING_SECONDS)
             await self._contents.close()
@@ -170,6 +174,38 @@ class App:
     def _chores(self) -> Iterator[Coroutine[None, None, None]]:
         """What is done beside requests, for as long as there are any."""
         yield _every(_SWEEP_SECONDS, self._sweep)
+        for upkeep in self._upkeep:
+            yield from upkeep.chores()
+
+    async def _sweep(self) -> None:
+        """Remove what dead sessions, writers and processes left."""
+        for registry in self._registries:
+            await self._swept("sessions", registry.uploads.sweep())
+        await self._swept("writers", self._bucket.sweep(self._limits.upload_seconds))
+        await self._swept("spools", self._contents.sweep())
+
+    async def _swept(self, what: str, sweep: Awaitable[int]) -> None:
+        """Say what became of a sweep; where one fails, the others are needed all the more."""
+        try:
+            if removed := await sweep:
+                log.info("swept", what=what, removed=removed)
+        except RegistryError as error:
+            log.warning("sweep_failed", what=what, detail=error.detail)
+
+
+class _Upkeep:
+    """What is done for one namespace. It is collected every `interval` seconds, or with 0 not here,
+    and at most one is at a time: that which has the `turn`."""
+
+    def __init__(
+        self, registry: Registry, collector: Collector, interval: float, turn: asyncio.Lock
+    ) -> None:
+        self._registry = registry
+        self._collector = collector
+        self._interval = interval
+        self._turn = turn
+
+    def chores(self) -> Iterator[Coroutine[None, None, None]]:
         yield _every(_POLL_SECONDS, self._registry.hidden.poll)
         yield _every(_CONDEMNED_SECONDS, self._registry.condemned.poll, first=_CONDEMNED_SECONDS)
         yield _every(_CONDEMNED_SECONDS, self._finish, first=_CONDEMNED_SECONDS)
@@ -184,23 +220,10 @@ class App:
             await self._collector.finish()
 
     async def _collect(self) -> None:
-        report = await self._collector.collect(rest=self._interval)
+        async with self._turn:
+            report = await self._collector.collect(rest=self._interval)
         if report is not None:
-            log.info("collected", **asdict(report))
-
-    async def _sweep(self) -> None:
-        """Remove what dead sessions, writers and processes left."""
-        await self._swept("sessions", self.uploads.sweep())
-        await self._swept("writers", self._bucket.sweep(self._limits.upload_seconds))
-        await self._swept("spools", self._contents.sweep())
-
-    async def _swept(self, what: str, sweep: Awaitable[int]) -> None:
-        """Say what became of a sweep; where one fails, the others are needed all the more."""
-        try:
-            if removed := await sweep:
-                log.info("swept", what=what, removed=removed)
-        except RegistryError as error:
-            log.warning("sweep_failed", what=what, detail=error.detail)
+            log.info("collected", namespace=self._registry.namespace.name, **asdict(report))
 
 
 async def _every(
@@ -231,6 +254,12 @@ async def run(config: Config, storage: Place, listener: socket.socket, security:
             await ended.wait()
             watch.cancel()
     log.info("ended")
+
+
+def _collector(config: Config, bucket: Bucket, registry: Registry, budget: Budget) -> Collector:
+    lease = config.collection.lease_seconds
+    kept = policies(config.retention)
+    return Collector(bucket, registry.namespace, registry.tags, kept, lease, budget=budget)
 
 
 def _contents(config: Config, bucket: Bucket) -> Contents:

@@ -10,6 +10,7 @@ from cacheproxy.api.streaming import send_file, send_ranges
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange, parse_ranges
 from cacheproxy.registry.blobs import Blobs
+from cacheproxy.registry.registries import Registries
 from cacheproxy.storage.bucket import LocalFile
 
 # Up to this size one read and one write beat the setting up of a sendfile.
@@ -19,14 +20,14 @@ _INLINE_BYTES: Final = 64 * 1024
 class BlobsApi:
     """`redirect_bytes` is the size from which on blobs are fetched elsewhere, 0 for never."""
 
-    def __init__(self, blobs: Blobs, idle_timeout: float, redirect_bytes: int) -> None:
-        self._blobs = blobs
+    def __init__(self, registries: Registries, idle_timeout: float, redirect_bytes: int) -> None:
+        self._registries = registries
         self._idle_timeout = idle_timeout
         self._redirect_bytes = redirect_bytes
 
     async def head(self, call: Call) -> web.StreamResponse:
         digest = Digest.parse(call.target)
-        size = await self._blobs.size(call.repository, digest)
+        size = await self._blobs(call).size(call.repository, digest)
         headers = _headers(digest)
         headers["Content-Length"] = str(size)
         return web.Response(headers=headers)
@@ -35,30 +36,33 @@ class BlobsApi:
         digest = Digest.parse(call.target)
         headers = _headers(digest)
         if _has_already(call, headers["ETag"]):
-            await self._blobs.size(call.repository, digest)
+            await self._blobs(call).size(call.repository, digest)
             return web.Response(status=304, headers=headers)
         if location := await self._elsewhere(call, digest):
             return web.Response(status=307, headers={"Location": location})
         if ranges := await self._ranges(call, digest, headers["ETag"]):
-            size = await self._blobs.size(call.repository, digest)
-            source = partial(self._blobs.open, call.repository, digest)
+            size = await self._blobs(call).size(call.repository, digest)
+            source = partial(self._blobs(call).open, call.repository, digest)
             return await send_ranges(call, headers, source, size, ranges, self._idle_timeout)
-        with await self._blobs.open(call.repository, digest) as file:
+        with await self._blobs(call).open(call.repository, digest) as file:
             if file.size <= _INLINE_BYTES:
                 return web.Response(headers=headers, body=await _whole(file))
             return await send_file(call, headers, file, self._idle_timeout)
 
     async def delete(self, call: Call) -> web.StreamResponse:
-        await self._blobs.delete(call.repository, Digest.parse(call.target))
+        await self._blobs(call).delete(call.repository, Digest.parse(call.target))
         return web.Response(status=202)
+
+    def _blobs(self, call: Call) -> Blobs:
+        return self._registries.of(call.repository).blobs
 
     async def _elsewhere(self, call: Call, digest: Digest) -> str | None:
         """Where the client is to fetch the blob from, ranges of it too; None means from here."""
         if not self._redirect_bytes:
             return None
-        if await self._blobs.size(call.repository, digest) < self._redirect_bytes:
+        if await self._blobs(call).size(call.repository, digest) < self._redirect_bytes:
             return None
-        return await self._blobs.url(call.repository, digest)
+        return await self._blobs(call).url(call.repository, digest)
 
     async def _ranges(self, call: Call, digest: Digest, etag: str) -> list[ByteRange] | None:
         """The ranges asked for, None where the whole is to be sent."""
@@ -66,7 +70,7 @@ class BlobsApi:
         wanted = asked.get("Range")
         if not wanted or asked.get("If-Range", etag) != etag:
             return None
-        return parse_ranges(wanted, await self._blobs.size(call.repository, digest))
+        return parse_ranges(wanted, await self._blobs(call).size(call.repository, digest))
 
 
 def _has_already(call: Call, etag: str) -> bool:

@@ -10,21 +10,22 @@ from cacheproxy.errors import BlobTooLarge, ManifestTooLarge
 from cacheproxy.oci.reference import Tag, parse_reference
 from cacheproxy.registry.manifest_store import StoredManifest
 from cacheproxy.registry.manifests import Manifests
+from cacheproxy.registry.registries import Registries
 
 
 class ManifestsApi:
-    def __init__(self, manifests: Manifests, manifest_bytes: int, intake: Intake) -> None:
-        self._manifests = manifests
+    def __init__(self, registries: Registries, manifest_bytes: int, intake: Intake) -> None:
+        self._registries = registries
         self._manifest_bytes = manifest_bytes
         self._intake = intake
 
     async def head(self, call: Call) -> web.StreamResponse:
-        found = await self._manifests.get(call.repository, parse_reference(call.target))
+        found = await self._manifests(call).get(call.repository, parse_reference(call.target))
         headers = {**_headers(found), "Content-Length": str(len(found.data))}
         return web.Response(headers=headers)
 
     async def get(self, call: Call) -> web.StreamResponse:
-        found = await self._manifests.get(call.repository, parse_reference(call.target))
+        found = await self._manifests(call).get(call.repository, parse_reference(call.target))
         headers = _headers(found)
         if headers["ETag"] in call.request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
@@ -35,7 +36,9 @@ class ManifestsApi:
         tags = [Tag.parse(each) for each in call.all("tag")]
         data = await self._read(call)
         content_type = call.request.headers.get("Content-Type")
-        pushed = await self._manifests.push(call.repository, reference, tags, data, content_type)
+        pushed = await self._manifests(call).push(
+            call.repository, reference, tags, data, content_type
+        )
         response = web.Response(
             status=201,
             headers={
@@ -50,8 +53,11 @@ class ManifestsApi:
         return response
 
     async def delete(self, call: Call) -> web.StreamResponse:
-        await self._manifests.delete(call.repository, parse_reference(call.target))
+        await self._manifests(call).delete(call.repository, parse_reference(call.target))
         return web.Response(status=202)
+
+    def _manifests(self, call: Call) -> Manifests:
+        return self._registries.of(call.repository).manifests
 
     async def _read(self, call: Call) -> bytes:
         try:

@@ -7,7 +7,8 @@ import click
 from cacheproxy.cli import text
 from cacheproxy.cli.options import as_json, loaded, with_settings
 from cacheproxy.cli.text import counted, size
-from cacheproxy.cli.visiting import visit
+from cacheproxy.cli.visiting import visit_each
+from cacheproxy.errors import RegistryError
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
 
@@ -23,7 +24,8 @@ def gc(dry_run: bool, as_json: bool, file: str | None, **flags: Any) -> int:
     """Collect what nobody needs, beside running servers, which do the same from time to time.
 
     What no policy keeps goes. What nothing leads to is condemned, and deleted by a later run, when
-    nobody can rely on it any more. The exit status is 2 if another collector is at work.
+    nobody can rely on it any more. The exit status is 2 if another collector is at work, in a
+    namespace or in all.
     """
     from cacheproxy.collection.collector import Collector
     from cacheproxy.registry.tags import Tags
@@ -31,8 +33,7 @@ def gc(dry_run: bool, as_json: bool, file: str | None, **flags: Any) -> int:
 
     config = loaded(file, flags)
 
-    async def work(bucket: Bucket) -> "Report | None":
-        namespace = Namespace()
+    async def work(bucket: Bucket, namespace: Namespace) -> "Report | RegistryError | None":
         collector = Collector(
             bucket,
             namespace,
@@ -40,17 +41,25 @@ def gc(dry_run: bool, as_json: bool, file: str | None, **flags: Any) -> int:
             policies(config.retention),
             config.collection.lease_seconds,
         )
-        return await collector.collect(dry=dry_run)
+        try:
+            return await collector.collect(dry=dry_run)
+        except RegistryError as error:
+            return error  # the other namespaces can be collected all the same
 
-    report = visit(config, work, writing=not dry_run)
+    reports = visit_each(config, work, writing=not dry_run)
+    failures = [each for each in reports.values() if isinstance(each, RegistryError)]
+    if len(failures) < len(reports):
+        click.echo(text.in_all(reports, _lines, json=as_json))
+    if failures:
+        raise failures[0]
+    return 2 if None in reports.values() else 0
+
+
+def _lines(report: "Report | RegistryError | None") -> list[str]:
     if report is None:
-        click.echo("another collector is at work")
-        return 2
-    click.echo(text.as_json(report) if as_json else "\n".join(_lines(report)))
-    return 0
-
-
-def _lines(report: "Report") -> list[str]:
+        return ["another collector is at work"]
+    if isinstance(report, RegistryError):
+        return [f"failed     {report.detail}"]
     return [
         f"evicted    {counted(report.tags_evicted, 'tag')},"
         f" {counted(report.sources_evicted, 'source')} of caches",

@@ -17,8 +17,10 @@ from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.referrers import Referrers
 from cacheproxy.registry.sources import Window, Windows
 from cacheproxy.registry.tags import Tags
+from cacheproxy.registry.tickets import Tickets
 from cacheproxy.registry.union import Limits
 from cacheproxy.registry.unions import Unions
+from cacheproxy.registry.uploads import Uploads
 from cacheproxy.registry.uses import Uses
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.deadline import CLOCKS, Clocks
@@ -43,11 +45,13 @@ class Registry:
         bucket: Bucket,
         namespace: Namespace,
         contents: Contents,
+        tickets: Tickets,
         rules: CacheRules = CacheRules(),
         clock: Callable[[], int] = time.time_ns,
         clocks: Clocks = CLOCKS,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
+        self.namespace = namespace
         self.condemned = Condemned(bucket, namespace, clocks, sleep)
         self.hidden = Hidden(bucket, namespace)
         self.tags = Tags(bucket, namespace, clock)
@@ -55,6 +59,7 @@ class Registry:
         self.catalog = Catalog(bucket, namespace)
         existence = Existence(bucket, namespace, self.condemned, clocks[0])
         self.blobs = Blobs(namespace, contents, existence, self.hidden, self.condemned)
+        self.uploads = Uploads(bucket, namespace, contents, self.blobs, tickets)
         self.store = ManifestStore(bucket, namespace, self.condemned, clocks[0])
         self.unions = Unions(self.store, self.blobs, rules.limits, rules.verify_seconds)
         self.uses = Uses(self.tags, clock)

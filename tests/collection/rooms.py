@@ -16,7 +16,7 @@ from cacheproxy.oci.reference import Reference, Repository, Tag
 from cacheproxy.registry.registry import Registry
 from cacheproxy.storage.layout import Namespace
 from tests.memory import MemoryBucket
-from tests.registry.rooms import Bytes
+from tests.registry.rooms import TICKETS, Bytes
 
 APP = Repository("ci/app")
 LEASE = 24 * 3600.0
@@ -53,13 +53,18 @@ class Store:
         """One that has just started."""
         clocks = (self.time, self.time)
         replica = Registry(
-            self.bucket, self.namespace, self._contents, clock=self.time.nanoseconds, clocks=clocks
+            self.bucket,
+            self.namespace,
+            self._contents,
+            TICKETS,
+            clock=self.time.nanoseconds,
+            clocks=clocks,
         )
         await replica.condemned.poll()
         return replica
 
     def collector(self, policies: Policies = _KEEP) -> Collector:
-        registry = Registry(self.bucket, self.namespace, self._contents)
+        registry = Registry(self.bucket, self.namespace, self._contents, TICKETS)
         return Collector(
             self.bucket,
             self.namespace,
