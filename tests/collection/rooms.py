@@ -21,6 +21,7 @@ from tests.registry.rooms import TICKETS, Bytes
 APP = Repository("ci/app")
 LEASE = 24 * 3600.0
 _KEEP = Policies()
+_DEFAULT = Namespace()
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -41,12 +42,14 @@ class Time:
 
 
 class Store:
-    """What replicas and collectors share."""
+    """What replicas and collectors share; `beside` is another namespace in the same bucket."""
 
-    def __init__(self, folder: Path) -> None:
-        self.time = Time()
-        self.bucket = MemoryBucket(self.time)
-        self.namespace = Namespace()
+    def __init__(
+        self, folder: Path, namespace: Namespace = _DEFAULT, beside: Store | None = None
+    ) -> None:
+        self.time: Time = beside.time if beside else Time()
+        self.bucket: MemoryBucket = beside.bucket if beside else MemoryBucket(self.time)
+        self.namespace = namespace
         self._contents = Contents(self.bucket, SpoolFolder(str(folder)))
 
     async def replica(self) -> Registry:
