@@ -14,6 +14,7 @@ from cacheproxy.rules import check_readers, namespaces
 from cacheproxy.security import Security
 from tests.access.doors import basic, htpasswd, policy
 from tests.cli.running import Site
+from tests.server import Server
 
 _RULES = """
   groups: {blue: [ann], red: [bob]}
@@ -132,6 +133,16 @@ def test_the_namespace_is_told_with_a_decision(tmp_path: Path) -> None:
     )
     said = site.told("policy", "test", "ann", "pull", "other", status=1)
     assert said.endswith("\n  other is in namespace default\n")
+
+
+def test_a_server_collects_every_namespace(tmp_path: Path) -> None:
+    """Each when it is due, as it would the only one."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(_APART)
+    flags = (f"--config={settings}", "--collection-interval-seconds=0.1")
+    with Server.running(tmp_path, *flags) as server:
+        for name in ("blue", "red", "default"):
+            server.daemon.wait_for_log(rf'"namespace":"{name}".*"event":"collected"')
 
 
 async def test_rules_that_divide_a_namespace_are_not_taken_up(

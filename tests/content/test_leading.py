@@ -46,6 +46,17 @@ async def test_processes_that_ask_for_one_cold_blob_cost_one_read(
     assert descriptors() == before
 
 
+async def test_who_fills_the_same_content_elsewhere_is_not_followed(
+    room: Room, others: list[Contents]
+) -> None:
+    """That is the blob of another namespace, and may be absent here."""
+    digest, room.remote.gate = await room.hold(_CONTENT), asyncio.Semaphore(1)
+    leading = await room.contents.open(KEY, digest)
+    assert leading is not None
+    with leading:
+        assert await others[0].open("other", digest) is None
+
+
 async def test_follower_of_another_process_reads_along(room: Room, others: list[Contents]) -> None:
     """The first bytes come before the last, which comes when all is verified."""
     digest, room.remote.gate = await room.hold(_CONTENT), asyncio.Semaphore(1)
