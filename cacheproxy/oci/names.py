@@ -28,7 +28,7 @@ _GRAMMAR: Final = {
 }
 
 # A character of a pattern, or a class of them in brackets, or stars; as fnmatch takes it apart.
-_TOKEN: Final = re.compile(r"\*+|\[!?+\]?+[^\]]*+\]|.", re.DOTALL)
+_TOKEN: Final = re.compile(r"\*+|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 # So many different beginnings of names are looked at, which takes less than a second. What people
 # write needs some dozens; there are patterns that need 2 to the power of their length.

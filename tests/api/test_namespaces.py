@@ -86,6 +86,15 @@ async def test_nothing_is_mounted_from_another_namespace(client: Client, source:
     assert await _status(client, "POST", f"blue/new/{query}") == 201
 
 
+async def test_a_source_elsewhere_is_none_though_the_blob_is_here(client: Client) -> None:
+    """Nothing is asked there, and nothing told of it."""
+    query = f"blobs/uploads/?mount={digest(b'content')}"
+    for name in (_BLUE, _CI):
+        await push_blob(client, b"content", name)
+    assert await _status(client, "POST", f"{_CI}/{query}&from={_BLUE}") == 202
+    assert await _status(client, "POST", f"{_CI}/{query}") == 201
+
+
 @pytest.mark.parametrize("name", [_RED, _CI, "blue/other"])
 async def test_an_upload_is_finished_where_it_was_begun(client: Client, name: str) -> None:
     """Elsewhere the session is unknown, with chunks and without."""
@@ -107,13 +116,12 @@ async def test_an_upload_is_finished_where_it_was_begun(client: Client, name: st
 
 async def test_chunks_are_in_the_namespace_of_their_upload(client: Client, tmp_path: Path) -> None:
     """Nothing of another namespace is in its prefix."""
-    async with client.post(f"/v2/{_BLUE}/blobs/uploads/") as answer:
+    async with client.post(f"/v2/{_RED}/blobs/uploads/") as answer:
         location = answer.headers["Location"]
     async with client.patch(location, data=b"con") as answer:
         assert answer.status == 202
 
-    assert len(list((tmp_path / "data/blue/uploads").iterdir())) == 1
-    assert not (tmp_path / "data/default").exists()
+    assert [path.parent.parent.name for path in tmp_path.glob("data/*/uploads/*")] == ["red"]
 
 
 async def test_manifests_tags_and_referrers_are_where_they_were_pushed(client: Client) -> None:
