@@ -38,6 +38,7 @@ from cacheproxy.listening import address_of
 from cacheproxy.registry.registries import Registries
 from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
+from cacheproxy.registry.together import together
 from cacheproxy.rules import cache_rules, namespaces, policies
 from cacheproxy.security import Security, service_of
 from cacheproxy.storage.bucket import Bucket
@@ -132,9 +133,10 @@ class App:
             head_timeout=self._server.header_timeout,
             keepalive_timeout=self._server.keepalive_timeout,
         )
-        for registry in self._registries:
-            await registry.condemned.poll()
-            await registry.hidden.poll()
+        await together(
+            *[registry.condemned.poll() for registry in self._registries],
+            *[registry.hidden.poll() for registry in self._registries],
+        )
         server = await loop.create_server(http, sock=listener, backlog=_BACKLOG, ssl=self._tls)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
