@@ -42,6 +42,7 @@ from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.registry import CacheRules, Registry
 from cacheproxy.registry.sources import Window, Windows
+from cacheproxy.registry.tickets import Tickets
 from cacheproxy.storage.layout import Namespace
 from tests.collection.rooms import LAYER, LEASE, Time
 from tests.memory import MemoryBucket
@@ -269,6 +270,7 @@ class _Fleet:
             self._bucket,
             self._namespace,
             Contents(self._bucket, SpoolFolder(str(folder))),
+            Tickets(b"", 0.0, self._time),
             CacheRules(Windows(Window(rules.sources, _WEEK))),
             self._time.nanoseconds,
             (self._time, self._time),

@@ -5,10 +5,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from ssl import SSLContext
 from typing import Final
 
@@ -37,27 +36,25 @@ from cacheproxy.content.tier import Tier
 from cacheproxy.errors import RegistryError
 from cacheproxy.listening import Listeners
 from cacheproxy.logs import RequestLog
+from cacheproxy.registry.registries import Registries
 from cacheproxy.registry.registry import Registry
 from cacheproxy.registry.tickets import Tickets, load_secret
-from cacheproxy.registry.uploads import Uploads
-from cacheproxy.rules import cache_rules, clients
+from cacheproxy.registry.together import together
+from cacheproxy.rules import cache_rules, clients, namespaces
 from cacheproxy.security import Security, service_of
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
-from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.opening import Place
 from cacheproxy.telemetry import Metrics
+from cacheproxy.upkeep import Upkeep, every
 
 log = structlog.get_logger()
 
 _THREADS: Final = 32  # they mostly wait for disks
 _SWEEP_SECONDS: Final = 3600.0
-_POLL_SECONDS: Final = 10.0
-_CONDEMNED_SECONDS: Final = 60.0
-_USES_SECONDS: Final = 600.0
 _LAST_USES_SECONDS: Final = 5.0
-_COLLECT_SECONDS: Final = 600.0  # how often it is looked whether that is due
 _WATCH_SECONDS: Final = 1.0
+_MEASURE_SECONDS: Final = 10.0
 _SETTLE_SECONDS: Final = 1.0
 _LAG_SECONDS: Final = 0.25
 _NAMES: Final = "clients"
@@ -82,18 +79,19 @@ class App:
         metrics: Metrics | None = None,
         conditions: int | None = None,
     ) -> None:
-        namespace = Namespace()
         self._bucket = bucket
         self._metrics = metrics = metrics or Metrics(shared_metrics())
         self._tier = None if bucket.local else _tier(config, metrics)
         self._contents = contents = _contents(bucket, self._tier)
         access = access or OpenAccess()
-        rules = cache_rules(config.cache)
-        self._registry = registry = Registry(
-            bucket, namespace, contents, rules, may_push=access.may_push
-        )
         tickets = Tickets(secret, config.limits.upload_seconds, time.time)
-        self.uploads = Uploads(bucket, namespace, contents, registry.blobs, tickets)
+        rules = cache_rules(config.cache)
+        self._registries = registries = Registries(
+            namespaces(config.storage),
+            lambda namespace: Registry(
+                bucket, namespace, contents, tickets, rules, may_push=access.may_push
+            ),
+        )
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
         self._log = RequestLog()
@@ -101,10 +99,10 @@ class App:
         self.health = Health(bucket.ping, metrics.exposition, apart=apart)
         tier = "disk" if bucket.local else "s3"
         routes = _routes(
-            BlobsApi(registry.blobs, tier, idle, config.s3.redirect_bytes),
-            UploadsApi(registry.blobs, self.uploads, access, config.limits.blob_bytes, intake),
-            ManifestsApi(registry.manifests, tier, config.limits.manifest_bytes, intake),
-            ListingsApi(registry.tags, registry.catalog, registry.referrers, access),
+            BlobsApi(registries, tier, idle, config.s3.redirect_bytes),
+            UploadsApi(registries, access, config.limits.blob_bytes, intake),
+            ManifestsApi(registries, tier, config.limits.manifest_bytes, intake),
+            ListingsApi(registries, access),
             TokensApi(access, intake),
         )
         self.entrance = Entrance(
@@ -116,8 +114,17 @@ class App:
             metrics.request_began,
             self._report,
         )
-        self._collecting = Collecting(config, bucket, namespace, conditions)
-        self._interval = config.collection.interval_seconds
+        turn = asyncio.Lock()
+        self._upkeep = [
+            Upkeep(
+                registry,
+                Collecting(config, bucket, registry.namespace, conditions),
+                config.collection.interval_seconds,
+                turn,
+                metrics,
+            )
+            for registry in registries
+        ]
         self._server = config.server
         self._tls = tls
         self._limits = config.limits
@@ -139,8 +146,10 @@ class App:
             head_timeout=self._server.header_timeout,
             keepalive_timeout=self._server.keepalive_timeout,
         )
-        await self._registry.condemned.poll()
-        await self._registry.hidden.poll()
+        await together(
+            *[registry.condemned.poll() for registry in self._registries],
+            *[registry.hidden.poll() for registry in self._registries],
+        )
         server = await loop.create_server(http, sock=listener, backlog=_BACKLOG, ssl=self._tls)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
@@ -152,9 +161,10 @@ class App:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             server.close()
-            with suppress(RegistryError, TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_USES_SECONDS):
-                    await self._registry.uses.write()
+                    writes = [registry.uses.write() for registry in self._registries]
+                    await asyncio.gather(*writes, return_exceptions=True)
             # aiohttp waits for idle connections too, which have nothing to end.
             await http.shutdown(_END_SECONDS if self.entrance.in_flight else _NOTHING_SECONDS)
             await self._contents.close()
@@ -198,24 +208,19 @@ class App:
 
     def _chores(self) -> Iterator[Coroutine[None, None, None]]:
         """What is done beside requests, for as long as there are any."""
-        yield _every(_SWEEP_SECONDS, self._sweep)
-        yield _every(_POLL_SECONDS, self._registry.hidden.poll)
-        yield _every(_CONDEMNED_SECONDS, self._registry.condemned.poll, first=_CONDEMNED_SECONDS)
-        yield _every(_CONDEMNED_SECONDS, self._finish, first=_CONDEMNED_SECONDS)
-        yield _every(_USES_SECONDS, self._registry.uses.write, first=_USES_SECONDS)
-        yield _every(_SETTLE_SECONDS, self._settle, first=_SETTLE_SECONDS)
-        yield self._watch_loop()
+        yield every(_SWEEP_SECONDS, self._sweep)
+        yield every(_SETTLE_SECONDS, self._settle, first=_SETTLE_SECONDS)
+        yield self._measure_lag()
         if self._tier is not None:
-            yield _every(_POLL_SECONDS, self._measure_tier)
-        if self._interval:
-            look = min(self._interval, _COLLECT_SECONDS)
-            yield _every(look, self._collect, first=look)
+            yield every(_MEASURE_SECONDS, self._measure_tier)
+        for upkeep in self._upkeep:
+            yield from upkeep.chores()
 
     async def _settle(self) -> None:
         self._metrics.settle()
 
-    async def _watch_loop(self) -> None:
-        """Measure how late the event loop is: a busy one keeps every request waiting."""
+    async def _measure_lag(self) -> None:
+        """A busy event loop keeps every request waiting."""
         while True:
             before = time.monotonic()
             await asyncio.sleep(_LAG_SECONDS)
@@ -226,22 +231,10 @@ class App:
         size, objects = await self._tier.usage()
         self._metrics.tier_has(size, objects, self._tier.limit)
 
-    async def _finish(self) -> None:
-        """Who pushes what a dead collector was deleting waits for that."""
-        condemned = self._registry.condemned
-        if condemned.doomed:
-            await condemned.poll()  # it may be done by now
-        if condemned.doomed:
-            await self._collecting.finish()
-
-    async def _collect(self) -> None:
-        report = await self._collecting.collect()
-        if report is not None:
-            log.info("collected", **asdict(report))
-
     async def _sweep(self) -> None:
         """Remove what dead sessions, writers and processes left."""
-        await self._swept("sessions", self.uploads.sweep())
+        for registry in self._registries:
+            await self._swept("sessions", registry.uploads.sweep())
         await self._swept("writers", self._bucket.sweep(self._limits.upload_seconds))
         await self._swept("spools", self._contents.sweep())
 
@@ -252,19 +245,6 @@ class App:
                 log.info("swept", what=what, removed=removed)
         except RegistryError as error:
             log.warning("sweep_failed", what=what, detail=error.detail)
-
-
-async def _every(
-    seconds: float, chore: Callable[[], Awaitable[None]], *, first: float = 0.0
-) -> None:
-    """Do a chore every so often; one that fails is tried again the next time."""
-    await asyncio.sleep(first)
-    while True:
-        try:
-            await chore()
-        except RegistryError as error:
-            log.warning("chore_failed", chore=chore.__qualname__, detail=error.detail)
-        await asyncio.sleep(seconds)
 
 
 async def run(config: Config, storage: Place, listeners: Listeners, security: Security) -> None:
@@ -292,7 +272,7 @@ async def run(config: Config, storage: Place, listeners: Listeners, security: Se
                 metrics=listeners.metrics_address or None,
                 storage=config.storage.url,
             )
-            watch = asyncio.create_task(_every(_WATCH_SECONDS, security.look))
+            watch = asyncio.create_task(every(_WATCH_SECONDS, security.look))
             await ended.wait()
             watch.cancel()
     log.info("ended")

@@ -45,7 +45,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Collecting:
-    """What a server that has these settings collects in its bucket. `conditions` is a descriptor
+    """What a server that has these settings collects in a namespace. `conditions` is a descriptor
     that its processes must inherit, see `Place`."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Collecting:
         self._settings = as_yaml(config).encode()
         self._interval = config.collection.interval_seconds
         self._bucket = bucket
-        self._turn = namespace.collector()
+        self._namespace = namespace
         self._conditions = conditions
 
     async def collect(self) -> Report | None:
@@ -70,7 +70,7 @@ class Collecting:
         await self._run("finish", 0.0)
 
     async def _run(self, task: Task, rest: float) -> Report | None:
-        if not await is_free(self._bucket, self._turn, rest):
+        if not await is_free(self._bucket, self._namespace.collector(), rest):
             return None
         async with self._started(task) as process:
             outcome = await _outcome(process)
@@ -94,6 +94,7 @@ class Collecting:
     async def _start(self, task: Task) -> Process:
         # Whatever lies in the working folder is not to be imported.
         command = [sys.executable, "-P", "-m", "cacheproxy", "gc", f"--for-server={task}"]
+        command.append(f"--namespace={self._namespace.name}")
         with TemporaryFile() as file:
             file.write(self._settings)
             file.flush()

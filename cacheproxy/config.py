@@ -124,9 +124,18 @@ class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many clients have a name in metrics; all that come later are `other`."""
 
 
+class NamespaceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Repositories that share their blobs with each other, and nothing with the others."""
+
+    name: str
+    repositories: tuple[str, ...]
+
+
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
     """Where the data is: file:///folder or s3://bucket/prefix."""
+    namespaces: tuple[NamespaceRule, ...] = ()
+    """Repositories that share no blobs with the rest: `[{name: a, repositories: ["a/*"]}]`."""
 
 
 class S3(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -419,7 +428,8 @@ def _with_folders(config: Config, environment: Mapping[str, str]) -> Config:
     home = environment.get("HOME", os.path.expanduser("~"))
     if not config.storage.url:
         data = environment.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
-        storage = Storage(url="file://" + os.path.join(data, "cacheproxy"))
+        url = "file://" + os.path.join(data, "cacheproxy")
+        storage = msgspec.structs.replace(config.storage, url=url)
         config = msgspec.structs.replace(config, storage=storage)
     if not config.tier.folder:
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")

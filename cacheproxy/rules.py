@@ -8,6 +8,7 @@ import msgspec
 from cacheproxy.access.clients import Clients, Names
 from cacheproxy.access.policy import Action, Rule
 from cacheproxy.access.policy import Policy as AccessPolicy
+from cacheproxy.access.readers import Division, Readers
 from cacheproxy.collection.retention import Policies, Policy
 from cacheproxy.config import (
     AccessRule,
@@ -17,12 +18,17 @@ from cacheproxy.config import (
     ConfigError,
     Retention,
     RetentionRule,
+    Storage,
 )
 from cacheproxy.config import Clients as ClientSettings
+from cacheproxy.errors import NameInvalid
+from cacheproxy.oci.names import Intricate
 from cacheproxy.oci.reference import Pattern
 from cacheproxy.registry.registry import CacheRules
 from cacheproxy.registry.sources import Window, Windows
 from cacheproxy.registry.union import Limits
+from cacheproxy.storage.layout import Namespace
+from cacheproxy.storage.namespaces import Namespaces
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -64,6 +70,47 @@ def clients(settings: ClientSettings, names: Names) -> Clients:
     }
     trusted = list(map(ip_network, settings.trusted_proxies))
     return Clients(names, settings.header, networks, trusted)
+
+
+def namespaces(settings: Storage) -> Namespaces:
+    """Which repositories share their blobs. Raises ConfigError: a namespace is none."""
+    found: dict[Namespace, tuple[Pattern, ...]] = {}
+    for number, rule in enumerate(settings.namespaces, 1):
+        try:
+            namespace = Namespace.parse(rule.name)
+        except NameInvalid as error:
+            raise ConfigError(f"storage.namespaces: namespace {number}: {error.detail}") from None
+        if namespace in found:
+            raise ConfigError(f"storage.namespaces: there are two with the name {rule.name}")
+        if not rule.repositories:
+            raise ConfigError(f"storage.namespaces: namespace {rule.name} has no repositories")
+        found[namespace] = tuple(map(Pattern, rule.repositories))
+    return Namespaces(tuple(found.items()))
+
+
+def check_readers(policy: AccessPolicy, namespaces: Namespaces) -> None:
+    """Raises ConfigError: the repositories of a namespace have different readers."""
+    readers = Readers(policy)
+    for namespace, names in namespaces.names():
+        try:
+            division = readers.division(names)
+        except Intricate:
+            raise ConfigError(
+                f"auth.rules: whether the repositories of namespace {namespace.name} have the same"
+                " readers cannot be told: the patterns are too intricate, use fewer wildcards"
+            ) from None
+        if division is not None:
+            raise ConfigError(_divided(namespace, division))
+
+
+def _divided(namespace: Namespace, division: Division) -> str:
+    inside, outside, other = division.inside, division.outside, division.other
+    others = "no rule lets anybody" if other is None else f"rule {other} lets others"
+    return (
+        f"auth.rules: in namespace {namespace.name}, rule {division.rule} lets {division.who} pull"
+        f" {inside} but not {outside}, which {others} pull; repositories that share their blobs"
+        " need the same readers: see storage.namespaces"
+    )
 
 
 def _rule(number: int, rule: AccessRule, settings: Auth) -> Rule:

@@ -18,7 +18,7 @@ from cacheproxy.access.htpasswd import AccessInvalid, Passwords
 from cacheproxy.access.policy import Policy
 from cacheproxy.access.tokens import ISSUER, SigningKey, Tokens, new_key, read_key
 from cacheproxy.config import Auth, Config, ConfigError
-from cacheproxy.rules import access_policy
+from cacheproxy.rules import access_policy, check_readers, namespaces
 from cacheproxy.storage.blocking import in_thread
 
 log = structlog.get_logger()
@@ -40,10 +40,11 @@ class Security:
         self._file = file
         self._certificate = config.server.tls_cert_file, config.server.tls_key_file
         self._on = config.auth.on
+        self._namespaces = namespaces(config.storage)  # those of the start, as everywhere
         self._htpasswd = config.auth.htpasswd_file
         self._seen = self._stamps()
         self.tls = _tls(*self._certificate)
-        self._controlled = _controlled(config) if self._on else None
+        self._controlled = _controlled(config, self._policy(config.auth)) if self._on else None
         self.access: Access = self._controlled or OpenAccess()
 
     async def look(self) -> None:
@@ -72,9 +73,14 @@ class Security:
         if config.auth.on != self._on:
             raise ConfigError(_TURNING)
         _tls(*self._certificate)  # one that is half written must not reach connections
-        policy, passwords = access_policy(config.auth), _passwords(config.auth)
+        policy, passwords = self._policy(config.auth), _passwords(config.auth)
         self._htpasswd = config.auth.htpasswd_file
         return policy, passwords
+
+    def _policy(self, auth: Auth) -> Policy:
+        policy = access_policy(auth)
+        check_readers(policy, self._namespaces)
+        return policy
 
     def _stamps(self) -> list[_Stamp]:
         return [_stamp(file) for file in (self._file, self._htpasswd, *self._certificate) if file]
@@ -85,12 +91,12 @@ def service_of(config: Config) -> str:
     return config.server.public_url.rstrip("/") or ISSUER
 
 
-def _controlled(config: Config) -> ControlledAccess:
+def _controlled(config: Config, policy: Policy) -> ControlledAccess:
     auth = config.auth
     if config.server.workers > 1 and not auth.signing_key_file:
         raise ConfigError("auth.signing_key_file: workers need one, to take each other's tokens")
     tokens = Tokens(_key(auth), service_of(config), auth.token_seconds, time.time)
-    return ControlledAccess(_passwords(auth), access_policy(auth), tokens, time.time)
+    return ControlledAccess(_passwords(auth), policy, tokens, time.time)
 
 
 def _key(auth: Auth) -> SigningKey:

@@ -5,6 +5,7 @@ values: see README, "Metrics", for how many series that are.
 """
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +75,7 @@ class Metrics:
         self._define_cache()
         self._define_clients()
         self._define_storage()
+        self._define_collection()
         # Looking children up costs more than counting does.
         self._running = lru_cache(100)(self._in_progress.labels)
         self._answers = lru_cache(1000)(self._find_answers)
@@ -212,6 +214,21 @@ class Metrics:
             "cacheproxy_s3_bytes", "Bytes of objects sent and received.", ["operation", "direction"]
         )
 
+    def _define_collection(self) -> None:
+        self._cycles = self._counter(
+            "cacheproxy_gc_runs", "Cycles of collection that this server has begun.", ["result"]
+        )
+        self._deleted = self._counter(
+            "cacheproxy_gc_deleted_objects", "Blobs and manifests that they have deleted."
+        )
+        self._collected_at = self._gauge(
+            "cacheproxy_gc_last_success_timestamp_seconds",
+            "When one ended here last, 0 for never: another replica may do it.",
+            mode="max",
+        )
+        for result in ("done", "failed"):
+            self._cycles.labels(result)
+
     def request_began(self, endpoint: str) -> None:
         self._running(endpoint).inc()
         if endpoint in _UPLOADS:
@@ -304,6 +321,15 @@ class Metrics:
             self._s3_bytes.labels(operation, "sent").inc(sent)
         if received:
             self._s3_bytes.labels(operation, "received").inc(received)
+
+    def collected(self, deleted: int) -> None:
+        """A cycle of collection has ended."""
+        self._cycles.labels("done").inc()
+        self._deleted.inc(deleted)
+        self._collected_at.set(time.time())
+
+    def collection_failed(self) -> None:
+        self._cycles.labels("failed").inc()
 
     def exposition(self) -> tuple[bytes, str]:
         """The text to scrape, and its content type. Takes milliseconds: call it in a thread."""

@@ -36,7 +36,7 @@ from tests.s3.tls import certify
 from tests.server import SERVE, Server
 
 _NAME = Repository("ci/app")
-_RULES = "  rules: [{users: [ann], actions: [%s], repositories: ['ci/*']}]\n"
+_RULES = "  rules: [{users: [ann], actions: [%s], repositories: ['*']}]\n"
 
 
 _SOME = "[{anonymous: true, actions: [pull], repositories: ['*']}]"

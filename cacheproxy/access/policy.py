@@ -46,21 +46,21 @@ class Policy:
     def __init__(
         self, rules: Sequence[Rule] = (), groups: Mapping[str, Collection[str]] | None = None
     ) -> None:
-        self._rules = tuple(rules)
-        self._groups = {name: frozenset(members) for name, members in (groups or {}).items()}
+        self.rules = tuple(rules)
+        self.groups = {name: frozenset(members) for name, members in (groups or {}).items()}
         self.allows = lru_cache(10_000)(self._allows)
 
     def _allows(self, user: str | None, action: Action, repository: Repository | None) -> bool:
         """Whether `user`, or with None anybody, may do this; metrics have no repository."""
         return any(
             action in rule.actions and self._who(rule, user) and _where(rule, action, repository)
-            for rule in self._rules
+            for rule in self.rules
         )
 
     def explain(self, user: str | None, action: Action, repository: Repository | None) -> Decision:
         """The same decision with its reason: the first rule that allows it, or what is missing."""
         missed: list[str] = []
-        for number, rule in enumerate(self._rules, 1):
+        for number, rule in enumerate(self.rules, 1):
             who, where = self._who(rule, user), _where(rule, action, repository)
             if who and where and action in rule.actions:
                 return Decision(True, (f"rule {number} allows it: {', '.join((who, where))}",))
@@ -77,7 +77,7 @@ class Policy:
         if user in rule.users:
             return f"it names user {user}"
         for group in rule.groups:
-            if user in self._groups.get(group, ()):
+            if user in self.groups.get(group, ()):
                 return f"user {user} is in group {group}"
         return "it is for every user" if EVERY_USER in rule.users else ""
 

@@ -11,6 +11,7 @@ from cacheproxy.buildkit.accept import is_for_config
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange, parse_ranges
 from cacheproxy.registry.blobs import Blobs
+from cacheproxy.registry.registries import Registries
 from cacheproxy.storage.bucket import LocalFile, Origin
 
 _ORIGINS: Final = {
@@ -28,8 +29,10 @@ class BlobsApi:
     """`redirect_bytes` is the size from which on blobs are fetched elsewhere, 0 for never; `tier`
     is what the bucket is called among those that something is found in."""
 
-    def __init__(self, blobs: Blobs, tier: str, idle_timeout: float, redirect_bytes: int) -> None:
-        self._blobs = blobs
+    def __init__(
+        self, registries: Registries, tier: str, idle_timeout: float, redirect_bytes: int
+    ) -> None:
+        self._registries = registries
         self._tier = tier
         self._idle_timeout = idle_timeout
         self._redirect_bytes = redirect_bytes
@@ -49,7 +52,7 @@ class BlobsApi:
         if location := await self._elsewhere(call, digest):
             return web.Response(status=307, headers={"Location": location})
         if ranges := await self._ranges(call, digest, headers["ETag"]):
-            size = await self._blobs.size(call.repository, digest)
+            size = await self._blobs(call).size(call.repository, digest)
             source = partial(self._open, call, digest)
             return await send_ranges(call, headers, source, size, ranges, self._idle_timeout)
         with await self._open(call, digest) as file:
@@ -58,20 +61,23 @@ class BlobsApi:
             return await send_file(call, headers, file, self._idle_timeout)
 
     async def delete(self, call: Call) -> web.StreamResponse:
-        await self._blobs.delete(call.repository, Digest.parse(call.target))
+        await self._blobs(call).delete(call.repository, Digest.parse(call.target))
         return web.Response(status=202)
 
     async def _size(self, call: Call, digest: Digest) -> int:
-        blob = await self._blobs.find(call.repository, digest)
+        blob = await self._blobs(call).find(call.repository, digest)
         tier = "memory" if blob.remembered else self._tier
         call.found = Found(_kind(call), "hit", tier, blob.size, _pushers(blob.pusher))
         return blob.size
 
     async def _open(self, call: Call, digest: Digest, part: ByteRange | None = None) -> LocalFile:
-        file = await self._blobs.open(call.repository, digest, part)
+        file = await self._blobs(call).open(call.repository, digest, part)
         result, tier = _ORIGINS[file.origin]
         call.found = Found(_kind(call), result, tier, file.size, _pushers(file.pusher))
         return file
+
+    def _blobs(self, call: Call) -> Blobs:
+        return self._registries.of(call.repository).blobs
 
     async def _elsewhere(self, call: Call, digest: Digest) -> str | None:
         """Where the client is to fetch the blob from, ranges of it too; None means from here."""
@@ -79,7 +85,7 @@ class BlobsApi:
             return None
         if await self._size(call, digest) < self._redirect_bytes:
             return None
-        return await self._blobs.url(call.repository, digest)
+        return await self._blobs(call).url(call.repository, digest)
 
     async def _ranges(self, call: Call, digest: Digest, etag: str) -> list[ByteRange] | None:
         """The ranges asked for, None where the whole is to be sent."""
@@ -87,7 +93,7 @@ class BlobsApi:
         wanted = asked.get("Range")
         if not wanted or asked.get("If-Range", etag) != etag:
             return None
-        return parse_ranges(wanted, await self._blobs.size(call.repository, digest))
+        return parse_ranges(wanted, await self._blobs(call).size(call.repository, digest))
 
 
 def _kind(call: Call) -> Kind:

@@ -13,10 +13,7 @@ from cacheproxy.api.call import Call
 from cacheproxy.errors import NameUnknown, RequestInvalid
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.manifest import OCI_INDEX
-from cacheproxy.oci.reference import Repository
-from cacheproxy.registry.catalog import Catalog
-from cacheproxy.registry.referrers import Referrers
-from cacheproxy.registry.tags import Tags
+from cacheproxy.registry.registries import Registries
 
 # Names per page when the client does not ask for fewer.
 _PAGE: Final = 10_000
@@ -26,17 +23,16 @@ _REFERRERS_BYTES: Final = (4 << 20) - 1024
 
 
 class ListingsApi:
-    def __init__(self, tags: Tags, catalog: Catalog, referrers: Referrers, access: Access) -> None:
-        self._tags = tags
-        self._catalog = catalog
-        self._referrers = referrers
+    def __init__(self, registries: Registries, access: Access) -> None:
+        self._registries = registries
         self._access = access
 
     async def tags(self, call: Call) -> web.StreamResponse:
         repository = call.repository
+        registry = self._registries.of(repository)
         last = call.one("last") or ""
-        names, headers = await _page(call, self._tags.list(repository, last))
-        if not names and not await self._catalog.has(repository):
+        names, headers = await _page(call, registry.tags.list(repository, last))
+        if not names and not await registry.catalog.has(repository):
             raise NameUnknown(f"there is no repository {repository}")
         return _json({"name": repository, "tags": names}, headers)
 
@@ -45,8 +41,8 @@ class ListingsApi:
         return _json({"repositories": names}, headers)
 
     async def _visible(self, call: Call) -> AsyncIterator[str]:
-        async for name in self._catalog.list(call.one("last") or ""):
-            if self._access.visible(call.identity, Repository(name)):
+        async for name in self._registries.catalog(call.one("last") or ""):
+            if self._access.visible(call.identity, name):
                 yield name
 
     async def referrers(self, call: Call) -> web.StreamResponse:
@@ -59,7 +55,8 @@ class ListingsApi:
         entries: list[bytes] = []
         size = 0
         last = call.one("last") or ""
-        async for descriptor in self._referrers.list(call.repository, subject, last):
+        referrers = self._registries.of(call.repository).referrers
+        async for descriptor in referrers.list(call.repository, subject, last):
             if wanted and descriptor.artifact_type != wanted:
                 continue
             entry = msgspec.json.encode(descriptor)

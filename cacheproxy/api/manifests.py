@@ -10,6 +10,7 @@ from cacheproxy.errors import BlobTooLarge, ManifestTooLarge
 from cacheproxy.oci.reference import Tag, parse_reference
 from cacheproxy.registry.manifest_store import StoredManifest
 from cacheproxy.registry.manifests import Manifests
+from cacheproxy.registry.registries import Registries
 from cacheproxy.registry.sources import Pusher
 
 
@@ -17,9 +18,9 @@ class ManifestsApi:
     """`tier` is what the bucket is called among those that something is found in."""
 
     def __init__(
-        self, manifests: Manifests, tier: str, manifest_bytes: int, intake: Intake
+        self, registries: Registries, tier: str, manifest_bytes: int, intake: Intake
     ) -> None:
-        self._manifests = manifests
+        self._registries = registries
         self._tier = tier
         self._manifest_bytes = manifest_bytes
         self._intake = intake
@@ -42,7 +43,7 @@ class ManifestsApi:
         data = await self._read(call)
         content_type = call.request.headers.get("Content-Type")
         pusher = Pusher(call.pusher, call.identity.user)
-        pushed = await self._manifests.push(
+        pushed = await self._manifests(call).push(
             call.repository, reference, tags, data, content_type, pusher
         )
         call.known_export = pushed.known_export
@@ -60,17 +61,20 @@ class ManifestsApi:
         return response
 
     async def delete(self, call: Call) -> web.StreamResponse:
-        await self._manifests.delete(call.repository, parse_reference(call.target))
+        await self._manifests(call).delete(call.repository, parse_reference(call.target))
         return web.Response(status=202)
 
     async def _get(self, call: Call) -> StoredManifest:
         reference = parse_reference(call.target)
-        remembered = self._manifests.remembers(call.repository, reference)
-        found = await self._manifests.get(call.repository, reference)
+        remembered = self._manifests(call).remembers(call.repository, reference)
+        found = await self._manifests(call).get(call.repository, reference)
         kind = Kind.CACHE_MANIFEST if found.is_cache else Kind.MANIFEST
         tier = "memory" if remembered else self._tier
         call.found = Found(kind, "hit", tier, len(found.data), found.pushers)
         return found
+
+    def _manifests(self, call: Call) -> Manifests:
+        return self._registries.of(call.repository).manifests
 
     async def _read(self, call: Call) -> bytes:
         try:

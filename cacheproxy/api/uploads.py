@@ -10,16 +10,15 @@ from cacheproxy.errors import Denied, DigestInvalid, Unauthorized
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange, parse_chunk_range
 from cacheproxy.oci.reference import Repository
-from cacheproxy.registry.blobs import Blobs
+from cacheproxy.registry.registries import Registries
 from cacheproxy.registry.uploads import Uploads
 
 
 class UploadsApi:
     def __init__(
-        self, blobs: Blobs, uploads: Uploads, access: Access, blob_bytes: int, intake: Intake
+        self, registries: Registries, access: Access, blob_bytes: int, intake: Intake
     ) -> None:
-        self._blobs = blobs
-        self._uploads = uploads
+        self._registries = registries
         self._access = access
         self._blob_bytes = blob_bytes
         self._intake = intake
@@ -34,46 +33,53 @@ class UploadsApi:
         elif single := call.one("digest"):
             call.endpoint = "end-4b"
             digest = Digest.parse(single)
-            await self._blobs.push(call.repository, digest, self._body(call), call.pusher)
+            blobs = self._registries.of(call.repository).blobs
+            await blobs.push(call.repository, digest, self._body(call), call.pusher)
             return _created(call, digest)
         Hasher(call.one("digest-algorithm") or "sha256")  # says at once what is not supported
-        return _accepted(call, self._uploads.begin(call.repository), 0)
+        return _accepted(call, self._uploads(call).begin(call.repository), 0)
 
     async def append(self, call: Call) -> web.StreamResponse:
-        size = await self._uploads.append(
+        size = await self._uploads(call).append(
             call.repository, call.target, self._body(call), _chunk(call)
         )
-        return _accepted(call, self._uploads.chunked(call.target), size)
+        return _accepted(call, Uploads.chunked(call.target), size)
 
     async def finish(self, call: Call) -> web.StreamResponse:
         text = call.one("digest")
         if text is None:
             raise DigestInvalid("the digest parameter is missing")
         digest = Digest.parse(text)
-        await self._uploads.finish(
+        await self._uploads(call).finish(
             call.repository, call.target, digest, self._body(call), _chunk(call), call.pusher
         )
         return _created(call, digest)
 
     async def status(self, call: Call) -> web.StreamResponse:
-        size = await self._uploads.offset(call.repository, call.target)
+        size = await self._uploads(call).offset(call.repository, call.target)
         return web.Response(status=204, headers=_session(call, call.target, size))
 
     async def cancel(self, call: Call) -> web.StreamResponse:
-        await self._uploads.cancel(call.repository, call.target)
+        await self._uploads(call).cancel(call.repository, call.target)
         return web.Response(status=204)
 
     async def _mount(self, call: Call, digest: Digest) -> bool:
-        """Where the source may not be pulled from there is nothing to mount, as where it is absent:
-        the client uploads. BuildKit would end its build at a refusal."""
+        """Where the source may not be pulled from, or shares nothing, there is nothing to mount, as
+        where it is absent: the client uploads. BuildKit would end its build at a refusal."""
         text = call.one("from")
         source = Repository.parse(text) if text else None
+        registry = self._registries.of(call.repository)
         if source is not None:
             try:
                 self._access.authorize(call.identity, Action.PULL, source)
             except (Denied, Unauthorized):
                 return False
-        return await self._blobs.mount(call.repository, digest, source)
+            if self._registries.of(source) is not registry:
+                return False
+        return await registry.blobs.mount(call.repository, digest, source)
+
+    def _uploads(self, call: Call) -> Uploads:
+        return self._registries.of(call.repository).uploads
 
     def _body(self, call: Call) -> RequestBody:
         return self._intake.body(call, self._blob_bytes)

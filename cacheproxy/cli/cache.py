@@ -10,7 +10,6 @@ from cacheproxy.cli.options import as_json, loaded, on_bucket, parse_ref
 from cacheproxy.cli.text import counted, short, size, table, when
 from cacheproxy.cli.visiting import contents_of, visit
 from cacheproxy.storage.bucket import Bucket
-from cacheproxy.storage.layout import Namespace
 
 if TYPE_CHECKING:
     from cacheproxy.collection.inspection import Amount, SourceReport, TagReport, UnionReport
@@ -32,15 +31,16 @@ def inspect(ref: str, as_json: bool, file: str | None, **flags: Any) -> None:
     """
     from cacheproxy.collection.inspection import NoCache, inspect, unions_to_look_at
     from cacheproxy.registry.tags import Tags
-    from cacheproxy.rules import cache_rules
+    from cacheproxy.rules import cache_rules, namespaces
 
     config = loaded(file, flags)
     rules, (repository, tag) = cache_rules(config.cache), parse_ref(ref)
+    namespace = namespaces(config.storage).of(repository)
 
     async def work(bucket: Bucket) -> "TagReport":
         async with contents_of(bucket) as contents:
-            unions = await unions_to_look_at(bucket, Namespace(), contents, rules.limits)
-            window, tags = rules.windows.of(repository), Tags(bucket, Namespace())
+            unions = await unions_to_look_at(bucket, namespace, contents, rules.limits)
+            window, tags = rules.windows.of(repository), Tags(bucket, namespace)
             return await inspect(tags, unions, window, repository, tag)
 
     try:
@@ -63,14 +63,17 @@ def drop_source(ref: str, digest: str, file: str | None, **flags: Any) -> None:
     from cacheproxy.collection.dropping import NoSource, drop_source
     from cacheproxy.collection.inspection import NoCache
     from cacheproxy.registry.tags import Tags
+    from cacheproxy.rules import namespaces
 
+    config = loaded(file, flags)
     repository, tag = parse_ref(ref)
+    namespace = namespaces(config.storage).of(repository)
 
     async def work(bucket: Bucket) -> tuple[str, int]:
-        return await drop_source(Tags(bucket, Namespace()), repository, tag, digest)
+        return await drop_source(Tags(bucket, namespace), repository, tag, digest)
 
     try:
-        dropped, left = visit(loaded(file, flags), work, writing=True)
+        dropped, left = visit(config, work, writing=True)
     except (NoCache, NoSource) as error:
         raise click.ClickException(str(error)) from None
     what = f"{counted(left, 'source')} left" if left else "no source left: the tag is gone"

@@ -3,13 +3,13 @@
 import sys
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from cacheproxy.cli.options import loaded, on_bucket, parse_size
 from cacheproxy.cli.text import counted, size
-from cacheproxy.cli.visiting import contents_of, visit
+from cacheproxy.cli.visiting import contents_of, visit_each
 from cacheproxy.config import Bytes
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
@@ -36,18 +36,19 @@ def fsck(rate: Bytes, quarantine: bool, file: str | None, **flags: Any) -> int:
     from cacheproxy.collection.budget import Budget
     from cacheproxy.collection.fsck import Fsck
 
-    progress = _Bar() if sys.stderr.isatty() else _Lines()
+    config, budget = loaded(file, flags), Budget(rate)
 
-    async def work(bucket: Bucket) -> "Checked":
+    async def work(bucket: Bucket, namespace: Namespace) -> bool:
+        if config.storage.namespaces:
+            click.echo(f"namespace {namespace.name}")
         async with contents_of(bucket) as contents:
-            return await Fsck(
-                bucket, Namespace(), contents, Budget(rate), progress, quarantine=quarantine
-            ).run()
+            with _Bar() if sys.stderr.isatty() else _Lines() as progress:
+                fsck = Fsck(bucket, namespace, contents, budget, progress, quarantine=quarantine)
+                checked = await fsck.run()
+        click.echo(_told(checked))
+        return bool(checked.wrong)
 
-    with progress:
-        checked = visit(loaded(file, flags), work, writing=quarantine)
-    click.echo(_told(checked))
-    return 1 if checked.wrong else 0
+    return 1 if any(visit_each(config, work, writing=quarantine).values()) else 0
 
 
 def _told(checked: "Checked") -> str:
@@ -68,7 +69,8 @@ class _Lines:
         self._size = self._hashed = 0
         self._next = time.monotonic() + _LINE_SECONDS
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *failure: object) -> None: ...
 

@@ -8,9 +8,7 @@ import click
 from cacheproxy.cli import text
 from cacheproxy.cli.options import as_json, loaded, on_bucket
 from cacheproxy.cli.text import size, table
-from cacheproxy.cli.visiting import visit
-from cacheproxy.storage.bucket import Bucket
-from cacheproxy.storage.layout import Namespace
+from cacheproxy.cli.visiting import visit_each
 
 if TYPE_CHECKING:
     from cacheproxy.collection.stats import Numbers, Stats
@@ -27,11 +25,8 @@ def stats(as_json: bool, file: str | None, **flags: Any) -> None:
     """
     from cacheproxy.collection.stats import gather_stats
 
-    async def work(bucket: Bucket) -> "Stats":
-        return await gather_stats(bucket, Namespace())
-
-    found = visit(loaded(file, flags), work)
-    click.echo(text.as_json(found) if as_json else "\n".join(_lines(found)))
+    found = visit_each(loaded(file, flags), gather_stats)
+    click.echo(text.in_all(found, _lines, json=as_json))
 
 
 def _lines(stats: "Stats") -> Iterator[str]:

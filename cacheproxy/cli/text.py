@@ -1,16 +1,33 @@
 """How reports are printed for people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
+T = TypeVar("T")
+
 
 def as_json(report: object) -> str:
     """A report as JSON, as people read it too."""
     return msgspec.json.format(msgspec.json.encode(report, enc_hook=str)).decode()
+
+
+def in_all(
+    reports: Mapping[str, T], lines: Callable[[T], Iterable[str]], *, json: bool = False
+) -> str:
+    """The reports on all namespaces: where there is only one, what is told is that on it."""
+    if len(reports) == 1:
+        [only] = reports.values()
+        return as_json(only) if json else "\n".join(lines(only))
+    if json:
+        return as_json(reports)
+    return "\n\n".join(
+        "\n".join((f"namespace {name}", *lines(report))) for name, report in reports.items()
+    )
 
 
 def size(count: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cacheproxy.config import S3, Config
 from cacheproxy.storage.bucket import Bucket
+from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.opening import Place, place
 from cacheproxy.storage.s3.options import S3Options
 
@@ -55,6 +56,20 @@ def visit(config: Config, work: Callable[[Bucket], Awaitable[T]], *, writing: bo
             return await work(bucket)
 
     return asyncio.run(visited())
+
+
+def visit_each(
+    config: Config, work: Callable[[Bucket, Namespace], Awaitable[T]], *, writing: bool = False
+) -> dict[str, T]:
+    """What comes of `work` in each namespace, by their names; see `visit`."""
+    from cacheproxy.rules import namespaces
+
+    found = namespaces(config.storage)
+
+    async def visited(bucket: Bucket) -> dict[str, T]:
+        return {namespace.name: await work(bucket, namespace) for namespace in found}
+
+    return visit(config, visited, writing=writing)
 
 
 @asynccontextmanager

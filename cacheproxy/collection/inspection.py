@@ -12,6 +12,7 @@ from cacheproxy.registry.condemned import Condemned
 from cacheproxy.registry.registry import CacheRules, Registry
 from cacheproxy.registry.sources import Source, Window
 from cacheproxy.registry.tags import TagRecord, Tags
+from cacheproxy.registry.tickets import Tickets
 from cacheproxy.registry.union import Limits, Part, Union
 from cacheproxy.registry.unions import Unions
 from cacheproxy.storage.bucket import Bucket
@@ -98,7 +99,8 @@ async def unions_to_look_at(
     """Makes unions as a server does, for who changes nothing."""
     rules = CacheRules(limits=limits, verify_seconds=0.0)
     condemned = _Unpromised(bucket, namespace)
-    registry = Registry(bucket, namespace, contents, rules, condemned=condemned)
+    tickets = Tickets(b"", 0.0, time.time)  # nothing is uploaded
+    registry = Registry(bucket, namespace, contents, tickets, rules, condemned=condemned)
     await registry.hidden.poll()
     return registry.unions
 

@@ -22,7 +22,10 @@ _PIECE_BYTES: Final = 8 << 20
 class Received:
     """A body that has come in whole, and waits to be committed."""
 
-    def __init__(self, spool: Spool, upload: Upload, tier: Tier | None, pusher: str) -> None:
+    def __init__(
+        self, key: str, spool: Spool, upload: Upload, tier: Tier | None, pusher: str
+    ) -> None:
+        self._key = key
         self._pusher = pusher
         self._spool = spool
         self._upload = upload
@@ -42,7 +45,7 @@ class Received:
         await self._upload.commit(digest, self.size)
         if self._tier is not None and not self._spool.holes:
             set_pusher(self._spool.path, self._pusher)
-            await self._tier.admit(self._spool.path, digest, self.size)
+            await self._tier.admit(self._spool.path, self._key, self.size)
 
     async def commit_part(self, *, absent: bool = False) -> None:
         """Make it an object that is a part of something. Raises Conflict, see `Upload.commit`."""
@@ -62,14 +65,14 @@ class Contents:
         """The content of a blob, to be closed by the caller: perhaps a file that still grows."""
         if self._tier is None or self._fills is None:
             return await self._open_local(key)
-        return self._tier.open(digest) or await self._fills.follow(key, digest)
+        return self._tier.open(key) or await self._fills.follow(key, digest)
 
-    async def open_part(self, key: str, digest: Digest, part: ByteRange) -> LocalFile | None:
+    async def open_part(self, key: str, part: ByteRange) -> LocalFile | None:
         """The content, of which only `part` will be read: that is not waited for behind the rest,
         and fills nothing."""
         if self._tier is None:
             return await self._open_local(key)
-        return self._tier.open(digest) or await Window.open(self._bucket, self._spools, key, part)
+        return self._tier.open(key) or await Window.open(self._bucket, self._spools, key, part)
 
     async def read(self, key: str, digest: Digest, limit: int) -> bytes | None:
         """A small content whole, None if it is absent. Raises SizeInvalid: it has more bytes."""
@@ -91,7 +94,7 @@ class Contents:
 
     async def restore(self, key: str, digest: Digest) -> int | None:
         """Store again what the bucket has lost, if the tier has it; its size in bytes then."""
-        if self._tier is None or (file := self._tier.open(digest)) is None:
+        if self._tier is None or (file := self._tier.open(key)) is None:
             return None
         with file:
             hasher = Hasher(digest.algorithm)
@@ -131,7 +134,7 @@ class Contents:
                     spool.punch(upload.sent)
 
             await spool.fill(body, wrote)
-            yield Received(spool, upload, self._tier, pusher)
+            yield Received(key, spool, upload, self._tier, pusher)
 
     async def read_into(
         self,

@@ -79,7 +79,7 @@ class Fills:
         self._bucket = bucket
         self._spools = spools
         self._tier = tier
-        self._running: dict[Digest, _Fill] = {}
+        self._running: dict[str, _Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(_RUNNING)
 
@@ -89,13 +89,13 @@ class Fills:
         Raises:
             Unavailable: the bucket cannot be read.
         """
-        fill = self._running.get(digest)
+        fill = self._running.get(key)
         first = fill is None
         if fill is None:
-            fill = self._running[digest] = _Fill()
+            fill = self._running[key] = _Fill()
             task = asyncio.create_task(self._run(fill, key, digest))
             self._tasks.add(task)
-            task.add_done_callback(partial(self._ended, fill, digest))
+            task.add_done_callback(partial(self._ended, fill, key))
         opened = await fill.join()
         if opened == 0:
             return LocalFile(self._spools.scratch(), 0)
@@ -121,24 +121,24 @@ class Fills:
             fill.fail(error)
         finally:
             # Before anybody else has a turn: what was to be followed is closed by now.
-            self._running.pop(digest, None)
+            self._running.pop(key, None)
 
-    def _ended(self, fill: _Fill, digest: Digest, task: asyncio.Task[None]) -> None:
+    def _ended(self, fill: _Fill, key: str, task: asyncio.Task[None]) -> None:
         """Also of a task that was cancelled before it began."""
         self._tasks.discard(task)
-        if self._running.get(digest) is fill:
-            del self._running[digest]
+        if self._running.get(key) is fill:
+            del self._running[key]
         fill.fail(Unavailable("the server ends"))
         if not task.cancelled() and (error := task.exception()):
-            log.error("fill_crashed", digest=digest, exc_info=error)
+            log.error("fill_crashed", key=key, exc_info=error)
 
     async def _try(self, fill: _Fill, key: str, digest: Digest) -> bool:
         """Fill the blob, or follow the process that does; False if that does not any more."""
-        with leading(self._spools.folder, digest) as lead:
+        with leading(self._spools.folder, key) as lead:
             if lead is not None:
                 await self._lead(fill, key, digest, lead)
                 return True
-        file = await follow(self._spools.folder, digest, partial(self._tier.open, digest))
+        file = await follow(self._spools.folder, key, partial(self._tier.open, key))
         if file is None:
             return False
         with file:
@@ -163,7 +163,7 @@ class Fills:
                 body = Reading(self._bucket, key, ByteRange(0, stream.size), stream)
                 if await self._complete(spool, body, digest):
                     lead.tell(stream.size, verified=True)
-                    await self._tier.admit(spool.path, digest, stream.size)
+                    await self._tier.admit(spool.path, key, stream.size)
         finally:
             stream.close()
 

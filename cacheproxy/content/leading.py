@@ -1,8 +1,9 @@
 """Leading: of all processes that share a spool folder, one fills a blob and the others follow it.
 
-    <spool>/<hex>.lead    locked by the process that fills; tells the size of the blob once that is
-                          known, and that it is verified once it is
-    <spool>/<hex>.part    the spool that it fills
+    <spool>/<key, with `:` for `/`>.lead    locked by the process that fills; tells the size of the
+                                            blob once that is known, and that it is verified once
+                                            it is
+    <spool>/<key, with `:` for `/`>.part    the spool that it fills
 
 Processes know of each other by these files alone, so followers look again every few milliseconds.
 """
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from typing import Final
 
 from cacheproxy.errors import Unavailable
-from cacheproxy.oci.digest import Digest
 from cacheproxy.storage.blocking import os_errors
 from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.files import open_if_there, unlink
@@ -37,9 +37,9 @@ class Lead:
 
 
 @contextmanager
-def leading(folder: str, digest: Digest) -> Iterator[Lead | None]:
-    """The lead for a blob; None if another process has it."""
-    path = _path(folder, digest)
+def leading(folder: str, key: str) -> Iterator[Lead | None]:
+    """The lead for the blob with this key; None if another process has it."""
+    path = _path(folder, key)
     with os_errors:
         os.makedirs(folder, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -58,20 +58,18 @@ def leading(folder: str, digest: Digest) -> Iterator[Lead | None]:
         os.close(fd)
 
 
-async def follow(
-    folder: str, digest: Digest, done: Callable[[], LocalFile | None]
-) -> LocalFile | None:
+async def follow(folder: str, key: str, done: Callable[[], LocalFile | None]) -> LocalFile | None:
     """A blob as another process fills it, or what `done` opens once it is there.
 
     None if nobody leads any more; the caller closes it.
     """
-    lead = open_if_there(_path(folder, digest))
+    lead = open_if_there(_path(folder, key))
     while True:
         if (file := done()) is not None or lead is None:
             _close(lead)
             return file
         size, _ = _told(lead)
-        fd = None if size is None else open_if_there(_part(_path(folder, digest)))
+        fd = None if size is None else open_if_there(_part(_path(folder, key)))
         if size is not None and fd is not None:
             return Led(fd, size, lead)
         if _is_free(lead):
@@ -117,8 +115,8 @@ class Led(LocalFile):
         return size if verified else min(size, self.size - 1)
 
 
-def _path(folder: str, digest: Digest) -> str:
-    return f"{folder}/{digest.hex}.lead"
+def _path(folder: str, key: str) -> str:
+    return f"{folder}/{key.replace('/', ':')}.lead"
 
 
 def _part(path: str) -> str:

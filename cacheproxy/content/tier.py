@@ -1,9 +1,9 @@
-"""The disk tier: content-addressed files on a local disk, a bounded cache in front of the bucket.
+"""The disk tier: blobs on a local disk, a bounded cache in front of the bucket.
 
-    <folder>/blobs/<algorithm>/ab/<hex>   the entries
-    <folder>/spool/                       files on their way in; theirs is not this module's concern
-    <folder>/.state .evicting             the boot and the running total; locked by who evicts
-    <folder>/.gone-<id>/                  entries of an earlier boot, being deleted
+    <folder>/blobs/<key>        the entries, by their keys in the bucket: namespaces share none
+    <folder>/spool/             files on their way in; theirs is not this module's concern
+    <folder>/.state .evicting   the boot and the running total; locked by who evicts
+    <folder>/.gone-<id>/        entries of an earlier boot, being deleted
 
 Any number of processes of one machine share a folder, and it may vanish at any time.
 
@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
 
-from cacheproxy.oci.digest import Digest
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.files import READ, unlink
@@ -86,10 +85,10 @@ class Tier:
             os.makedirs(self.spool, exist_ok=True)
             self._forget_earlier_boots()
 
-    def open(self, digest: Digest) -> LocalFile | None:
+    def open(self, key: str) -> LocalFile | None:
         """The entry, which stays readable until it is closed; None if there is none to be had."""
         try:
-            fd = os.open(self._path(digest), READ)
+            fd = os.open(self._path(key), READ)
         except OSError:
             return None  # a broken tier is no reason to fail what the bucket can serve
         found = os.fstat(fd)
@@ -107,14 +106,14 @@ class Tier:
             return size <= min(self._low, disk.f_bavail * disk.f_frsize)
         return False
 
-    async def admit(self, path: str, digest: Digest, size: int) -> bool:
+    async def admit(self, path: str, key: str, size: int) -> bool:
         """Make the file at `path`, which lies in the spool, the entry; False if that fails.
 
-        It has `size` bytes, and the caller has verified that they are of this digest. In any case
+        It has `size` bytes, and the caller has verified that they are the blob. In any case
         nothing is left at `path`. Evicts, which may take seconds in a large tier, where that must
         come first; else that is begun, and not waited for.
         """
-        entry = self._path(digest)
+        entry = self._path(key)
         try:
             if size > self._low:
                 return False
@@ -140,8 +139,8 @@ class Tier:
         """The running total: bytes and files. Raises Unavailable."""
         return await in_thread(self._usage)
 
-    def _path(self, digest: Digest) -> str:
-        return f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+    def _path(self, key: str) -> str:
+        return f"{self._blobs}/{key}"
 
     def _forget_earlier_boots(self) -> None:
         with _locked(self._state) as state:
@@ -208,7 +207,7 @@ class Tier:
         """
         total = files = held = 0
         oldest: list[tuple[int, int, str]] = []
-        for path in glob.iglob(f"{glob.escape(self._blobs)}/*/*/*"):
+        for path in _files(self._blobs):
             if (found := _stat(path)) is None:
                 continue
             total += found.st_size
@@ -236,6 +235,12 @@ def _locked(path: str, flags: int = 0) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _files(folder: str) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.join(parent, name)
 
 
 def _stat(path: str) -> os.stat_result | None:

@@ -15,7 +15,7 @@ _NAME: Final = re.compile(
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
 # The spec notes that many clients allow 255 characters for host and name together.
-_NAME_LENGTH: Final = 255
+NAME_LENGTH: Final = 255
 
 
 class Repository(str):
@@ -26,8 +26,8 @@ class Repository(str):
     @classmethod
     def parse(cls, text: str) -> "Repository":
         """Check `text`. Raises NameInvalid."""
-        if len(text) > _NAME_LENGTH:
-            raise NameInvalid(f"a repository name has at most {_NAME_LENGTH} characters")
+        if len(text) > NAME_LENGTH:
+            raise NameInvalid(f"a repository name has at most {NAME_LENGTH} characters")
         if not _NAME.fullmatch(text):
             raise NameInvalid(f"{text!r} is not a repository name")
         return cls(text)
@@ -53,6 +53,9 @@ class Pattern(str):
 
     def matches(self, repository: Repository) -> bool:
         return fnmatchcase(repository, self)
+
+
+EVERYTHING: Final = Pattern("*")
 
 
 Reference = Tag | Digest

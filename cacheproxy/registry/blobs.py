@@ -121,7 +121,7 @@ class Blobs:
         if part is None:
             file = await self._contents.open(key, digest)
         else:
-            file = await self._contents.open_part(key, digest, part)
+            file = await self._contents.open_part(key, part)
         if file is None:
             self._existence.refuted(digest)
             raise BlobUnknown(f"{digest} is not in {repository}")

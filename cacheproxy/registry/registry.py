@@ -17,8 +17,10 @@ from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.referrers import Referrers
 from cacheproxy.registry.sources import MayPush, Window, Windows, anybody_may_push
 from cacheproxy.registry.tags import Tags
+from cacheproxy.registry.tickets import Tickets
 from cacheproxy.registry.union import Limits
 from cacheproxy.registry.unions import Unions
+from cacheproxy.registry.uploads import Uploads
 from cacheproxy.registry.uses import Uses
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.deadline import CLOCKS, Clocks
@@ -44,6 +46,7 @@ class Registry:
         bucket: Bucket,
         namespace: Namespace,
         contents: Contents,
+        tickets: Tickets,
         rules: CacheRules = CacheRules(),
         clock: Callable[[], int] = time.time_ns,
         clocks: Clocks = CLOCKS,
@@ -51,6 +54,7 @@ class Registry:
         may_push: MayPush = anybody_may_push,
         condemned: Condemned | None = None,
     ) -> None:
+        self.namespace = namespace
         self.condemned = condemned or Condemned(bucket, namespace, clocks, sleep)
         self.hidden = Hidden(bucket, namespace)
         self.tags = Tags(bucket, namespace, clock)
@@ -58,6 +62,7 @@ class Registry:
         self.catalog = Catalog(bucket, namespace)
         existence = Existence(bucket, namespace, self.condemned, clocks[0])
         self.blobs = Blobs(namespace, contents, existence, self.hidden, self.condemned)
+        self.uploads = Uploads(bucket, namespace, contents, self.blobs, tickets)
         self.store = ManifestStore(bucket, namespace, self.condemned, clocks[0])
         self.unions = Unions(self.store, self.blobs, rules.limits, rules.verify_seconds)
         self.uses = Uses(self.tags, clock)

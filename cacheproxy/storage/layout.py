@@ -18,28 +18,53 @@
     <namespace>/uploads/<id>/closed                         the session is over
 
 A component of a repository's name cannot begin with `_`, so no repository collides with these.
-A blob belongs to the namespace, manifests and tags belong to a repository. There is one namespace
-for now.
+A blob belongs to the namespace, manifests and tags belong to a repository. Nothing is looked for
+in two namespaces.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
+from cacheproxy.errors import NameInvalid
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository, Tag
 
 FORMAT_KEY: Final = "format"
 SECRET_KEY: Final = "secret"
 
+_DEFAULT: Final = "default"
 _MANIFESTS: Final = "_manifests/"
+
+# The name is part of every key and, with them, of the names of files.
+_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_NAME_LENGTH: Final = 63
+_WORDS: Final = frozenset(
+    {
+        *(FORMAT_KEY, SECRET_KEY, _DEFAULT),
+        *("blobs", "repositories", "deleted", "quarantine", "gc", "uploads", "usage"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
     """The keys of a set of repositories that share their blobs."""
 
-    name: str = "default"
+    name: str = _DEFAULT
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """One with a name of its own. Raises NameInvalid."""
+        if text in _WORDS:
+            raise NameInvalid(f"{text!r} is a word that the layout of the bucket has")
+        if len(text) > _NAME_LENGTH or not _NAME.fullmatch(text):
+            raise NameInvalid(
+                f"{text!r} is not a name: at most {_NAME_LENGTH} of a-z and 0-9, with single"
+                " hyphens between them"
+            )
+        return cls(text)
 
     def blob(self, digest: Digest) -> str:
         return f"{self.name}/blobs/{digest.algorithm}/{digest[7:9]}/{digest.hex}"

@@ -29,6 +29,9 @@ rules:
   - {users: [scraper], actions: [metrics]}
   - {users: [admin], actions: [pull, push, delete], repositories: ["*"]}
 """
+NAMESPACES = "[{name: base, repositories: [base/*]}, {name: ci, repositories: [ci/*]}]"
+"""With these all repositories of a namespace have the same readers."""
+
 USERS = ("runner", "reader", "pusher", "cleaner", "scraper", "stranger", "admin")
 
 

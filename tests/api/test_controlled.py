@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,20 @@ from cacheproxy.access.htpasswd import Passwords
 from cacheproxy.api.routes import Noun, parse_path
 from cacheproxy.app import App
 from cacheproxy.config import load
+from cacheproxy.rules import check_readers, namespaces
 from cacheproxy.storage.folder import FolderBucket
-from tests.access.doors import PASSWORD, USERS, Clock, basic, door, htpasswd, policy, tokens
+from tests.access.doors import (
+    BASE,
+    NAMESPACES,
+    PASSWORD,
+    USERS,
+    Clock,
+    basic,
+    door,
+    htpasswd,
+    policy,
+    tokens,
+)
 from tests.api.wire import (
     BLOB,
     MANIFEST,
@@ -95,6 +108,14 @@ def _people(clock: Clock) -> ControlledAccess:
     return ControlledAccess(passwords, policy(_RULES), tokens(clock), clock)
 
 
+def _serving(
+    folder: Path, access: ControlledAccess, url: str = ""
+) -> AbstractAsyncContextManager[Client]:
+    """A client of a registry that could be started with these rules."""
+    settings = {"storage__namespaces": NAMESPACES, "server__public_url": url}
+    return serving(folder / "data", access, None, **settings)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -103,14 +124,14 @@ def clock() -> Clock:
 @pytest.fixture
 async def guarded(tmp_path: Path, clock: Clock) -> AsyncIterator[Client]:
     """A client of a registry with `_PEOPLE`."""
-    async with serving(tmp_path / "data", _people(clock)) as session:
+    async with _serving(tmp_path, _people(clock)) as session:
         yield session
 
 
 @pytest.fixture
 async def client(tmp_path: Path, clock: Clock) -> AsyncIterator[Client]:
     """A client of a registry with `USERS`, some things in it."""
-    async with serving(tmp_path / "data", door(clock)) as session:
+    async with _serving(tmp_path, door(clock)) as session:
         yield session
 
 
@@ -225,12 +246,12 @@ async def test_a_refused_push_leaves_nothing(client: Client, tmp_path: Path) -> 
         target = f"{UPLOADS}?digest={digest(body)}"
         async with client.post(target, data=body, headers=headers) as answer:
             assert answer.status == (403 if user else 401)
-    assert not (tmp_path / "data" / "default").exists()
+    assert not list((tmp_path / "data").glob("*/blobs"))
 
 
 async def test_what_is_open_to_everybody_needs_nothing(tmp_path: Path) -> None:
     """By rule: neither a token nor a password, and with either it is open too; pushing is not."""
-    async with serving(tmp_path / "data", door()) as session:
+    async with _serving(tmp_path, door()) as session:
         found = await _seed(session, b"content", "base/busybox")
         path = f"/v2/base/busybox/blobs/{found}"
         tokens_ = [
@@ -248,7 +269,7 @@ async def test_what_is_open_to_everybody_needs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("query", ["", "?n=1"])
 async def test_the_catalog_shows_what_may_be_pulled(tmp_path: Path, query: str) -> None:
     """And nothing else, on no page; a token shows no more than its user, or than its scope."""
-    async with serving(tmp_path / "data", door()) as session:
+    async with _serving(tmp_path, door()) as session:
         for name in ("a/secret", "base/busybox", "base/x", "ci/app", "z/secret"):
             await _seed(session, b"{}", name)
             headers = {"Content-Type": MANIFEST, "Authorization": basic("admin")}
@@ -287,19 +308,20 @@ async def _catalog(client: Client, path: str, credentials: str) -> list[str]:
 
 
 async def test_a_mount_needs_to_pull_from_its_source(tmp_path: Path) -> None:
-    """end-11: by the policy, and by the token. Who may not uploads, as where there is nothing."""
-    async with serving(tmp_path / "data", door()) as session:
-        secret = await _seed(session, b"secret", "secret/app")
+    """end-11: by the policy, and by the token. Who may not uploads, as where there is nothing, and
+    so does who asks for what has other readers."""
+    async with _serving(tmp_path, door()) as session:
+        ours = await _seed(session, b"ours", "ci/other")
         base = await _seed(session, b"base", "base/busybox")
-        wide = await _token(
-            session, "runner", "repository:ci/app:push repository:base/busybox:pull"
-        )
+        wide = await _token(session, "runner", "repository:ci/app:push repository:ci/other:pull")
         narrow = await _token(session, "runner", "repository:ci/app:push")
         for credentials, mounted, source, status in (
-            (basic("runner"), secret, "secret/app", 202),
-            (basic("runner"), base, "base/busybox", 201),
-            (wide, base, "base/busybox", 201),
-            (narrow, base, "base/busybox", 202),
+            (basic("runner"), ours, "ci/other", 201),
+            (basic("pusher"), ours, "ci/other", 202),
+            (wide, ours, "ci/other", 201),
+            (narrow, ours, "ci/other", 202),
+            (basic("runner"), base, "base/busybox", 202),
+            (basic("admin"), base, "base/busybox", 202),
         ):
             target = f"{UPLOADS}?mount={mounted}&from={source}"
             assert (await _ask(session, "POST", target, credentials))[0] == status
@@ -482,7 +504,7 @@ async def test_what_is_no_form_is_refused(client: Client, body: bytes) -> None:
 async def test_the_realm_is_the_public_address(tmp_path: Path) -> None:
     """Where one is set; a name that the client makes up never gets into the header as it is."""
     url = "https://cache.example/"
-    async with serving(tmp_path / "data", door(), server__public_url=url) as session:
+    async with _serving(tmp_path, door(), url) as session:
         _, challenge = await _ask(session, "GET", "/v2/", None)
         assert challenge.startswith('Bearer realm="https://cache.example/token",')
 
@@ -501,6 +523,13 @@ async def test_an_open_registry_sells_no_tokens(tmp_path: Path) -> None:
         assert (await _ask(session, "GET", "/token", None))[0] == 404
         assert (await _ask(session, "GET", "/v2/", basic("runner", "any")))[0] == 200
         assert (await _ask(session, "GET", "/metrics", None))[0] == 200
+
+
+@pytest.mark.parametrize("text", [BASE, _RULES])
+def test_the_scenes_can_be_started(text: str) -> None:
+    """The repositories of each namespace have the same readers."""
+    config = load({"storage.namespaces": NAMESPACES}, {"HOME": "/"})
+    check_readers(policy(text), namespaces(config.storage))
 
 
 def test_everybody_is_in_the_scene() -> None:

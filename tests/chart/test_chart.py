@@ -93,6 +93,7 @@ _EACH = pytest.mark.parametrize("values", list(_MATRIX.values()), ids=list(_MATR
 
 _OTHER: Final = {
     "storage.url": "s3://bucket/prefix",
+    "storage.namespaces": [{"name": "ci", "repositories": ["ci/*"]}],
     "server.listen": "0.0.0.0:8080",
     "metrics.listen": "0.0.0.0:9090",
     "s3.sse": "aws:kms",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.access.doors import BASE
+from tests.access.doors import BASE, NAMESPACES
 from tests.cli.running import Site
 
 
@@ -14,7 +14,8 @@ from tests.cli.running import Site
 def site(tmp_path: Path) -> Site:
     """Where a file of settings has the rules of the tests. No file of passwords is looked for."""
     settings = tmp_path / "settings.yaml"
-    settings.write_text("auth:" + BASE.replace("\n", "\n  "))
+    rules = "auth:" + BASE.replace("\n", "\n  ")
+    settings.write_text(f"{rules}\nstorage: {{namespaces: {NAMESPACES}}}\n")
     return Site((f"--config={settings}",))
 
 

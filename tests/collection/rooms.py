@@ -16,11 +16,12 @@ from cacheproxy.oci.reference import Reference, Repository, Tag
 from cacheproxy.registry.registry import Registry
 from cacheproxy.storage.layout import Namespace
 from tests.memory import MemoryBucket
-from tests.registry.rooms import Bytes
+from tests.registry.rooms import TICKETS, Bytes
 
 APP = Repository("ci/app")
 LEASE = 24 * 3600.0
 _KEEP = Policies()
+_DEFAULT = Namespace()
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -41,25 +42,32 @@ class Time:
 
 
 class Store:
-    """What replicas and collectors share."""
+    """What replicas and collectors share; `beside` is another namespace in the same bucket."""
 
-    def __init__(self, folder: Path) -> None:
-        self.time = Time()
-        self.bucket = MemoryBucket(self.time)
-        self.namespace = Namespace()
+    def __init__(
+        self, folder: Path, namespace: Namespace = _DEFAULT, beside: Store | None = None
+    ) -> None:
+        self.time: Time = beside.time if beside else Time()
+        self.bucket: MemoryBucket = beside.bucket if beside else MemoryBucket(self.time)
+        self.namespace = namespace
         self._contents = Contents(self.bucket, SpoolFolder(str(folder)))
 
     async def replica(self) -> Registry:
         """One that has just started."""
         clocks = (self.time, self.time)
         replica = Registry(
-            self.bucket, self.namespace, self._contents, clock=self.time.nanoseconds, clocks=clocks
+            self.bucket,
+            self.namespace,
+            self._contents,
+            TICKETS,
+            clock=self.time.nanoseconds,
+            clocks=clocks,
         )
         await replica.condemned.poll()
         return replica
 
     def collector(self, policies: Policies = _KEEP) -> Collector:
-        registry = Registry(self.bucket, self.namespace, self._contents)
+        registry = Registry(self.bucket, self.namespace, self._contents, TICKETS)
         return Collector(
             self.bucket,
             self.namespace,

@@ -27,6 +27,7 @@ from cacheproxy.registry.tags import Tags
 from cacheproxy.storage.layout import Namespace
 from tests.collection.rooms import LEASE, Time
 from tests.memory import MemoryBucket
+from tests.registry.rooms import TICKETS
 
 T = TypeVar("T")
 
@@ -143,6 +144,7 @@ class Stage:
             self.bucket,
             self.namespace,
             contents or self._contents,
+            TICKETS,
             clock=self.time.nanoseconds,
             clocks=clocks,
             sleep=self.sleep,

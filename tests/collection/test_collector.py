@@ -28,6 +28,7 @@ from tests.collection.promises import Document, index, referrer
 from tests.collection.rooms import APP, LEASE, Store, found, image, push, tag
 from tests.real.seaweed import SeaweedFS
 from tests.registry.exports import TAG, Export, export
+from tests.registry.rooms import TICKETS
 from tests.storage.s3_buckets import opened
 
 MORE = 3600.0
@@ -392,7 +393,7 @@ async def test_garbage_in_s3_goes(
 async def _registry(bucket: Bucket, folder: Path) -> Registry:
     spools = SpoolFolder(str(folder / ".spool"))
     tier = None if bucket.local else Tier(str(folder / "tier"), 1 << 30)
-    registry = Registry(bucket, Namespace(), Contents(bucket, spools, tier))
+    registry = Registry(bucket, Namespace(), Contents(bucket, spools, tier), TICKETS)
     await registry.condemned.poll()
     return registry
 

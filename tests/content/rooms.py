@@ -59,9 +59,9 @@ class Room:
         stored = await self.folder.read(KEY)
         return None if stored is None else stored.data
 
-    def entry(self, digest: Digest) -> bytes | None:
-        """What the tier has."""
-        file = self.tier.open(digest)
+    def entry(self) -> bytes | None:
+        """What the tier has under `KEY`."""
+        file = self.tier.open(KEY)
         if file is None:
             return None
         with file:

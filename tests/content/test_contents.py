@@ -57,7 +57,7 @@ async def test_content_of_the_right_digest_becomes_the_object(
 
     assert await room.stored() == await room.get(digest) == data
     await until(lambda: room.spooled == [])
-    assert room.entry(digest) == (None if local else data)
+    assert room.entry() == (None if local else data)
     await room.contents.close()
 
 
@@ -75,7 +75,7 @@ async def test_content_of_another_digest_is_not_stored(
             await received.commit(wrong)
 
     assert await room.stored() is None
-    assert (room.entry(wrong), room.entry(_DIGEST), room.spooled) == (None, None, [])
+    assert (room.entry(), room.spooled) == (None, [])
 
 
 @_KINDS
@@ -118,7 +118,7 @@ async def test_part_for_what_must_be_absent_conflicts_with_what_is_there(
                 assert content == b"first"
 
     assert (await room.stored(), room.spooled) == (b"first", [])
-    assert room.entry(digest_of(b"first")) is None
+    assert room.entry() is None
 
 
 @_KINDS
@@ -129,7 +129,7 @@ async def test_commit_that_the_bucket_fails_is_not_done(tmp_path: Path, local: b
         await _push(room.contents, Batches(b"content"), _DIGEST)
 
     assert await room.stored() is None
-    assert (room.entry(_DIGEST), room.spooled) == (None, [])
+    assert (room.entry(), room.spooled) == (None, [])
 
 
 @_KINDS
@@ -145,7 +145,7 @@ async def test_cancelled_push_leaves_nothing_wherever_it_was(tmp_path: Path, loc
         assert (room.spooled, descriptors()) == ([], before)
         assert body.closed or not body.reached.is_set()
         assert await room.stored() in (None, b"content")
-        assert room.entry(_DIGEST) in (None, await room.stored())
+        assert room.entry() in (None, await room.stored())
         if not push.reached:
             break
     assert at > 4
@@ -171,12 +171,12 @@ async def test_part_is_read_from_where_it_is(tmp_path: Path, local: bool) -> Non
     digest = await room.hold(bytes(range(100)))
     part = ByteRange(30, 20)
     for _ in range(3):
-        file = await room.contents.open_part(KEY, digest, part)
+        file = await room.contents.open_part(KEY, part)
         assert file is not None
         assert file.size == 100
         assert await read(file, 30, 50) == bytes(range(30, 50))
         assert await room.get(digest) == bytes(range(100))
-        await until(lambda: local or room.entry(digest) is not None)
+        await until(lambda: local or room.entry() is not None)
     await room.contents.close()
 
     assert room.remote.parts(KEY) == ([] if local else [part, None])
@@ -188,4 +188,15 @@ async def test_absent_content_is_none(tmp_path: Path, local: bool) -> None:
     room = Room(tmp_path, local=local)
 
     assert await room.contents.open(KEY, _DIGEST) is None
-    assert await room.contents.open_part(KEY, _DIGEST, ByteRange(0, 1)) is None
+    assert await room.contents.open_part(KEY, ByteRange(0, 1)) is None
+
+
+async def test_the_same_content_elsewhere_is_not_served(tmp_path: Path) -> None:
+    """What was pushed to one namespace is no answer in another, where there is no such object."""
+    room = Room(tmp_path)
+    await _push(room.contents, Batches(b"content"), _DIGEST)
+
+    assert await room.contents.open("other", _DIGEST) is None
+    assert await room.contents.open_part("other", ByteRange(0, 1)) is None
+    assert await room.contents.restore("other", _DIGEST) is None
+    await room.contents.close()

@@ -48,7 +48,7 @@ async def test_all_who_ask_get_the_content_of_one_read(
 
     assert await asyncio.gather(*(room.get(digest) for _ in range(askers))) == [content] * askers
     await _done(room)
-    assert await room.get(digest) == room.entry(digest) == content
+    assert await room.get(digest) == room.entry() == content
     assert room.remote.parts(KEY).count(None) == 1
     assert len(room.remote.opened) <= 1 + len(breaks)
     await room.contents.close()
@@ -79,7 +79,7 @@ async def test_first_bytes_come_before_the_last(room: Room) -> None:
     with await _open(room, digest) as file:
         assert (file.size, await file.ready(0)) == (10, 4)
         assert file.read_at(0, 4) == b"0123"
-        assert room.entry(digest) is None
+        assert room.entry() is None
 
 
 async def test_last_byte_is_withheld_until_all_is_verified(room: Room) -> None:
@@ -104,7 +104,7 @@ async def test_damaged_blob_is_nobodys(room: Room, corrupt: int) -> None:
 
     assert [type(each) for each in found] == [Unavailable] * 3
     await _done(room)
-    assert (room.entry(digest), descriptors()) == (None, before)
+    assert (room.entry(), descriptors()) == (None, before)
     room.remote.corrupt = -1
     assert await room.get(digest) == _CONTENT
 
@@ -171,7 +171,7 @@ async def test_read_that_broke_three_times_fails_all_who_wait(room: Room) -> Non
 
     assert [type(each) for each in found] == [Unavailable] * 2
     await _done(room)
-    assert (room.entry(digest), len(room.remote.opened)) == (None, 3)
+    assert (room.entry(), len(room.remote.opened)) == (None, 3)
     assert await room.get(digest) == _CONTENT
 
 
@@ -212,7 +212,7 @@ async def test_blob_larger_than_the_tier_goes_past_it(tmp_path: Path) -> None:
 
     assert await asyncio.gather(*(room.get(digest) for _ in range(2))) == [_CONTENT] * 2
     await _done(room)
-    assert (room.entry(digest), descriptors()) == (None, before)
+    assert (room.entry(), descriptors()) == (None, before)
     assert room.remote.parts(KEY) == [None, ByteRange(0, 10), ByteRange(0, 10)]
 
 
@@ -227,6 +227,20 @@ async def test_end_of_the_server_ends_its_reads(room: Room) -> None:
     with pytest.raises(Unavailable):
         await reading
     assert (room.spooled, room.remote.streaming, descriptors()) == ([], 0, before)
+
+
+async def test_the_same_content_elsewhere_is_another_read(room: Room) -> None:
+    """Whoever asks for a blob of another namespace waits for that one, which may be absent."""
+    digest, room.remote.gate = await room.hold(_CONTENT), asyncio.Semaphore(1)
+    with await _open(room, digest):
+        assert await room.contents.open("other", digest) is None
+        await room.folder.put("another", _CONTENT)
+        room.remote.free()
+        file = await room.contents.open("another", digest)
+        assert file is not None
+        assert await read(file) == _CONTENT
+
+    assert room.remote.opened == [(KEY, None), ("other", None), ("another", None)]
 
 
 async def test_end_of_the_server_ends_a_read_that_has_not_begun(room: Room) -> None:

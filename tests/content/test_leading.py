@@ -46,6 +46,17 @@ async def test_processes_that_ask_for_one_cold_blob_cost_one_read(
     assert descriptors() == before
 
 
+async def test_who_fills_the_same_content_elsewhere_is_not_followed(
+    room: Room, others: list[Contents]
+) -> None:
+    """That is the blob of another namespace, and may be absent here."""
+    digest, room.remote.gate = await room.hold(_CONTENT), asyncio.Semaphore(1)
+    leading = await room.contents.open(KEY, digest)
+    assert leading is not None
+    with leading:
+        assert await others[0].open("other", digest) is None
+
+
 async def test_follower_of_another_process_reads_along(room: Room, others: list[Contents]) -> None:
     """The first bytes come before the last, which comes when all is verified."""
     digest, room.remote.gate = await room.hold(_CONTENT), asyncio.Semaphore(1)
@@ -75,7 +86,7 @@ async def test_damaged_blob_is_nobodys_in_any_process(room: Room, others: list[C
     found = await asyncio.gather(read(leading), read(following), return_exceptions=True)
 
     assert [type(each) for each in found] == [Unavailable] * 2
-    assert room.entry(digest) is None
+    assert room.entry() is None
 
 
 async def test_absent_blob_is_none_in_all_processes(room: Room, others: list[Contents]) -> None:
@@ -87,9 +98,9 @@ async def test_absent_blob_is_none_in_all_processes(room: Room, others: list[Con
     await until(lambda: room.spooled == [])
 
 
-def _lead(room: Room, digest: Digest) -> int:
+def _lead(room: Room) -> int:
     """What a process has that leads and has read half; it dies when this is closed."""
-    path = f"{room.spools.folder}/{digest.hex}"
+    path = f"{room.spools.folder}/{KEY.replace('/', ':')}"
     Path(f"{path}.part").write_bytes(_CONTENT[:5])
     Path(f"{path}.lead").write_text(str(len(_CONTENT)))
     fd = os.open(f"{path}.lead", os.O_RDWR)
@@ -100,7 +111,7 @@ def _lead(room: Room, digest: Digest) -> int:
 async def test_process_that_died_while_it_led_is_replaced(room: Room) -> None:
     """What it left is in nobody's way."""
     digest = await room.hold(_CONTENT)
-    os.close(_lead(room, digest))
+    os.close(_lead(room))
 
     assert await room.get(digest) == _CONTENT
     await until(lambda: room.spooled == [])
@@ -109,7 +120,7 @@ async def test_process_that_died_while_it_led_is_replaced(room: Room) -> None:
 async def test_follower_of_a_process_that_died_is_told(room: Room) -> None:
     """It does not wait for ever for what will not come."""
     digest = await room.hold(_CONTENT)
-    lead = _lead(room, digest)
+    lead = _lead(room)
     file = await room.contents.open(KEY, digest)
     assert file is not None
     with file:

@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from cacheproxy.content import tier as tier_module
 from cacheproxy.content.tier import Tier
 from cacheproxy.errors import Unavailable
-from cacheproxy.oci.digest import Digest, digest_of
+from cacheproxy.oci.digest import digest_of
+from cacheproxy.storage.layout import Namespace
 
 _HOUR = 3600.0
 
@@ -48,14 +49,14 @@ class _Disk:
         os.makedirs(tier.spool, exist_ok=True)
         path = os.path.join(tier.spool, uuid.uuid4().hex)
         Path(path).write_bytes(content)
-        admitted = await tier.admit(path, digest_of(content), len(content))
+        admitted = await tier.admit(path, _key(content), len(content))
         await tier.settle()
         assert not os.path.exists(path)
         return admitted
 
     def content(self, content: bytes) -> bytes | None:
-        """What is found under the content's digest. A look is a use."""
-        file = self.tier.open(digest_of(content))
+        """What is found under the content's key. A look is a use."""
+        file = self.tier.open(_key(content))
         if file is None:
             return None
         with file:
@@ -63,20 +64,27 @@ class _Disk:
 
     def has(self, content: bytes) -> bool:
         """Without a use."""
-        return self.path(digest_of(content)).exists()
+        return self.path(_key(content)).exists()
 
-    def path(self, digest: Digest) -> Path:
-        return self.folder / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+    def path(self, key: str) -> Path:
+        return self.folder / "blobs" / key
 
     @property
     def size(self) -> int:
-        entries = (self.folder / "blobs").glob("*/*/*")
-        return sum(entry.stat().st_size for entry in entries)
+        return sum(entry.stat().st_size for entry in self.entries)
+
+    @property
+    def entries(self) -> list[Path]:
+        return [path for path in (self.folder / "blobs").rglob("*") if path.is_file()]
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> _Disk:
     return _Disk(tmp_path / "tier")
+
+
+def _key(content: bytes) -> str:
+    return Namespace().blob(digest_of(content))
 
 
 def _blob(number: int, size: int = 10) -> bytes:
@@ -110,7 +118,7 @@ async def test_the_least_recently_used_goes_first(disk: _Disk) -> None:
 async def test_a_use_is_marked_once_an_hour(disk: _Disk) -> None:
     """So a hot entry costs no writes; a mark from the future is set right."""
     await disk.admit(b"content")
-    mark = disk.path(digest_of(b"content"))
+    mark = disk.path(_key(b"content"))
     admitted = disk.now
     disk.now = admitted + _HOUR - 1
     disk.content(b"content")
@@ -141,13 +149,13 @@ async def test_a_disk_that_cannot_be_read_is_a_miss(
     await disk.admit(b"content")
     monkeypatch.setattr(os, "open", _fail)
 
-    assert disk.tier.open(digest_of(b"content")) is None
+    assert disk.tier.open(_key(b"content")) is None
 
 
 async def test_an_entry_being_read_outlives_its_eviction(disk: _Disk) -> None:
     """Its name goes, its bytes stay until the reader closes."""
     await disk.admit(_blob(0))
-    file = disk.tier.open(digest_of(_blob(0)))
+    file = disk.tier.open(_key(_blob(0)))
     assert file is not None
     with file:
         await disk.admit(_blob(1, 90))
@@ -159,7 +167,7 @@ async def test_an_entry_being_read_outlives_its_eviction(disk: _Disk) -> None:
 async def test_an_entry_is_replaced_without_harm(disk: _Disk) -> None:
     """Two processes fetched one blob: it counts once, and who reads the first reads on."""
     await disk.admit(_blob(0, 60))
-    file = disk.tier.open(digest_of(_blob(0, 60)))
+    file = disk.tier.open(_key(_blob(0, 60)))
     assert file is not None
     with file:
         assert await disk.admit(_blob(0, 60), disk.another())
@@ -201,7 +209,7 @@ async def test_a_disk_that_fails_an_admission_refuses_it(
     Path(path).write_bytes(b"content")
     with monkeypatch.context() as broken:
         broken.setattr(os, call, _fail)
-        admitted = await disk.tier.admit(path, digest_of(b"content"), 7)
+        admitted = await disk.tier.admit(path, _key(b"content"), 7)
 
     assert not admitted
     assert os.listdir(disk.tier.spool) == []
@@ -241,7 +249,7 @@ async def test_an_admission_fails_if_its_file_was_deleted_too(disk: _Disk) -> No
     path = os.path.join(disk.tier.spool, "gone")
     shutil.rmtree(disk.folder)
 
-    assert not await disk.tier.admit(path, digest_of(b"content"), 7)
+    assert not await disk.tier.admit(path, _key(b"content"), 7)
     assert disk.content(b"content") is None
 
 
@@ -277,6 +285,20 @@ async def test_nothing_from_an_earlier_boot_is_used(
     assert disk.content(b"since") == b"since"
     assert await others[0].usage() == (5, 1)
     assert sorted(os.listdir(disk.folder)) == [".state", "blobs", "spool"]
+
+
+async def test_entries_of_an_earlier_version_count_and_go(disk: _Disk) -> None:
+    """They lie elsewhere, so nobody uses them; they are the first that go."""
+    old = disk.path("sha256/ab/abcd")
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"x" * 50)
+    os.utime(old, (1, 1))
+    (disk.folder / ".state").unlink()
+    assert await disk.tier.usage() == (50, 1)
+    await disk.admit(_blob(0, 50))
+
+    assert not old.exists()
+    assert disk.has(_blob(0, 50))
 
 
 async def test_an_unknown_boot_is_a_new_one(
@@ -317,7 +339,7 @@ async def test_the_limit_holds_under_concurrent_admissions(tmp_path: Path) -> No
 
         total, files = await disk.tier.usage()
         assert disk.size <= min(total, 1000)
-        assert len(list((disk.folder / "blobs").glob("*/*/*"))) <= files
+        assert len(disk.entries) <= files
     assert disk.evicted
 
 
@@ -366,7 +388,7 @@ class TierMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
         content = data.draw(st.sampled_from([b"absent", *self._used]))
-        self._disk.path(digest_of(content)).unlink(missing_ok=True)
+        self._disk.path(_key(content)).unlink(missing_ok=True)
         self._used.pop(content, None)
 
     @rule(process=st.integers(0, 1))
@@ -381,9 +403,7 @@ class TierMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_limit_holds(self) -> None:
-        assert {path.name for path in self._disk.folder.glob("blobs/*/*/*")} == {
-            digest_of(content).hex for content in self._used
-        }
+        assert set(self._disk.entries) == {self._disk.path(_key(each)) for each in self._used}
         assert self._disk.size <= self._total <= 100
         usage = self._loop.run_until_complete(self._tiers[0].usage())
         assert usage[0] == self._total

@@ -25,6 +25,13 @@ _RULES = """[
 {users: [admin], actions: [pull, push, delete], repositories: ["*"]},
 {users: [reader], actions: [pull], repositories: ["ci/*"]}]"""
 
+# Where the rules are not the same, blobs are not shared.
+_CONTROLLED = (
+    f"--auth-rules={_RULES}",
+    "--auth-groups={ci: [runner]}",
+    "--storage-namespaces=[{name: base, repositories: [base/*]}, {name: ci, repositories: [ci/*]}]",
+)
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
@@ -32,12 +39,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     users = tmp_path / "htpasswd"
     stored = hashed(PASSWORD, 8)
     users.write_text("".join(f"{user}:{stored}\n" for user in ("admin", "runner", "reader", "x")))
-    flags = (
-        f"--auth-htpasswd-file={users}",
-        f"--auth-rules={_RULES}",
-        "--auth-groups={ci: [runner]}",
-    )
-    with Server.running(tmp_path, *flags) as running:
+    with Server.running(tmp_path, f"--auth-htpasswd-file={users}", *_CONTROLLED) as running:
         yield running
 
 
@@ -145,23 +147,34 @@ def test_buildkit_with_the_wrong_credentials_is_refused(
         buildkit.build(context, f"--export-cache={_ref(server)},mode=max")
 
 
-def test_buildkit_pushes_images_and_mounts(
+def _uploads(server: Server, repository: str) -> int:
+    """How many uploads to a repository were begun."""
+    lines = [json.loads(line) for line in server.daemon.log.splitlines()]
+    asked = [(line["method"], line["path"]) for line in lines if line["event"] == "request"]
+    return asked.count(("POST", f"/v2/{repository}/blobs/uploads/"))
+
+
+def test_buildkit_uploads_what_those_who_may_pull_do_not_have(
     server: Server, buildkit: BuildKit, context: Path, crane: Crane
 ) -> None:
-    """The layers of the base are mounted from where they may be pulled."""
+    """The base has other readers, so its layers are uploaded; where the readers are the same all
+    is there already."""
     buildkit.home.login(server.host, "runner", PASSWORD)
-    image = f"{server.host}/ci/app:image"
-    buildkit.build(context, f"--output=type=image,name={image},push=true")
+    images = [f"{server.host}/{name}:image" for name in ("ci/app", "ci/other")]
+    for image in images:
+        buildkit.build(context, f"--output=type=image,name={image},push=true")
 
+    assert (_uploads(server, "ci/app"), _uploads(server, "ci/other")) == (3, 0)
     crane.home.login(server.host, "reader", PASSWORD)
-    crane.run("validate", "--remote", image)
+    for image in images:
+        crane.run("validate", "--remote", image)
 
 
 def test_crane_with_and_without_credentials(
     server: Server, base: str, layout: BaseImage, crane: Crane
 ) -> None:
-    """Pulls what is open, copies with a mount, lists what may be seen, and deletes if it may."""
-    copy = f"{server.host}/ci/copy:tag"
+    """Pulls what is open, copies what is there, lists what may be seen, and deletes if it may."""
+    copy, second = f"{server.host}/ci/copy:tag", f"{server.host}/ci/second:tag"
     crane.run("validate", "--remote", base)
     with pytest.raises(CommandError, match="401 Unauthorized"):
         crane.run("push", str(layout.folder), copy)
@@ -169,7 +182,9 @@ def test_crane_with_and_without_credentials(
     crane.home.login(server.host, "runner", PASSWORD)
     crane.run("copy", base, copy)
     crane.run("push", str(layout.folder), copy)
-    assert crane.run("catalog", server.host).split() == ["base/busybox", "ci/copy"]
+    crane.run("copy", copy, second)
+    assert _uploads(server, "ci/second") == 0
+    assert crane.run("catalog", server.host).split() == ["base/busybox", "ci/copy", "ci/second"]
     with pytest.raises(CommandError, match="DENIED"):
         crane.run("delete", copy)
     with pytest.raises(CommandError, match="403 Forbidden"):
@@ -258,8 +273,7 @@ def test_crane_pushes_and_pulls_by_tls(tmp_path: Path, layout: BaseImage, crane:
         f"--server-tls-cert-file={made.file}",
         f"--server-tls-key-file={made.key}",
         f"--auth-htpasswd-file={tmp_path}/users",
-        f"--auth-rules={_RULES}",
-        "--auth-groups={ci: [runner]}",
+        *_CONTROLLED,
     )
     with Server.running(tmp_path, *flags) as server:
         crane.home.login(server.host, "admin", PASSWORD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from cacheproxy.content.tier import Tier
 from cacheproxy.registry.registry import CacheRules, Registry
 from cacheproxy.registry.sources import MayPush, anybody_may_push
 from cacheproxy.registry.tickets import Tickets
-from cacheproxy.registry.uploads import Uploads
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 
 _RULES = CacheRules()
+
+TICKETS = Tickets(b"secret", 100.0, time.time)
 
 
 class Rooms:
@@ -41,9 +43,9 @@ class Rooms:
         if tier is not None:
             disk = Tier(str(tier), 1 << 30)
             contents = Contents(bucket, SpoolFolder(disk.spool), disk)
-        registry = Registry(
-            bucket, namespace, contents, rules, lambda: int(self.now * 1e9), may_push=may_push
-        )
+        tickets = Tickets(b"secret", 100.0, lambda: self.now)
+        clock = lambda: int(self.now * 1e9)  # noqa: E731
+        registry = Registry(bucket, namespace, contents, tickets, rules, clock, may_push=may_push)
         self.condemned = registry.condemned
         self.hidden = registry.hidden
         self.uses = registry.uses
@@ -53,8 +55,7 @@ class Rooms:
         self.manifests = registry.manifests
         self.caches = registry.caches
         self.catalog = registry.catalog
-        tickets = Tickets(b"secret", 100.0, lambda: self.now)
-        self.uploads = Uploads(bucket, namespace, contents, self.blobs, tickets)
+        self.uploads = registry.uploads
 
     @property
     def spooled(self) -> list[str]:

@@ -17,6 +17,8 @@ from typing import Any
 
 import aiohttp
 
+from cacheproxy.oci.digest import Digest
+from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.s3.bucket import S3Bucket
 from tests.api.wire import MANIFEST, digest, manifest
 from tests.real.seaweed import SeaweedFS
@@ -62,8 +64,7 @@ class Replica:
 
     def entry(self, content: bytes) -> Path:
         """Where the tier has a blob, if it has it."""
-        hex_ = digest(content).partition(":")[2]
-        return self.tier / "blobs" / "sha256" / hex_[:2] / hex_
+        return self.tier / "blobs" / Namespace().blob(Digest(digest(content)))
 
 
 class Site:
