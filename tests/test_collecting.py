@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheproxy import app
+from cacheproxy import upkeep
 from cacheproxy.oci.digest import Digest
 from cacheproxy.registry.batches import Batch, read_batch, write_batch
 from cacheproxy.storage.bucket import Bucket, Head
@@ -130,7 +130,7 @@ def test_a_collector_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
         record = tag.read_bytes()
         tag.write_bytes(b"damaged")
         line = server.daemon.wait_for_log('.*"event":"chore_failed","level":"warning".*')[0]
-        assert json.loads(line)["chore"] == "App._collect"
+        assert json.loads(line)["chore"] == "Upkeep._collect"
         assert "damaged" in json.loads(line)["detail"]
 
         tag.write_bytes(record)
@@ -176,7 +176,7 @@ async def test_what_a_dead_collector_was_deleting_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether or not the server collects by itself."""
-    monkeypatch.setattr(app, "_CONDEMNED_SECONDS", 0.05)
+    monkeypatch.setattr(upkeep, "_CONDEMNED_SECONDS", 0.05)
     data = tmp_path / "data"
     data.mkdir()
     await FolderBucket(str(data)).put(_BATCH, _DOOMED)

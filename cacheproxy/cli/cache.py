@@ -32,8 +32,10 @@ def inspect(ref: str, as_json: bool, file: str | None, **flags: Any) -> None:
     from cacheproxy.collection.inspection import NoCache, inspect, unions_to_look_at
     from cacheproxy.registry.tags import Tags
     from cacheproxy.rules import cache_rules, namespaces
+    from cacheproxy.security import Security
 
     config = loaded(file, flags)
+    access = Security(config, lambda: config, None).access
     rules, (repository, tag) = cache_rules(config.cache), parse_ref(ref)
     namespace = namespaces(config.storage).of(repository)
 
@@ -41,7 +43,7 @@ def inspect(ref: str, as_json: bool, file: str | None, **flags: Any) -> None:
         async with contents_of(bucket) as contents:
             unions = await unions_to_look_at(bucket, namespace, contents, rules.limits)
             window, tags = rules.windows.of(repository), Tags(bucket, namespace)
-            return await inspect(tags, unions, window, repository, tag)
+            return await inspect(tags, unions, window, repository, tag, access.may_push)
 
     try:
         report = visit(config, work)

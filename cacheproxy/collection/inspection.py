@@ -10,7 +10,13 @@ from cacheproxy.content.contents import Contents
 from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.condemned import Condemned
 from cacheproxy.registry.registry import CacheRules, Registry
-from cacheproxy.registry.sources import Source, Window
+from cacheproxy.registry.sources import (
+    MayPush,
+    Source,
+    Window,
+    anybody_may_push,
+    trusted_of,
+)
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.registry.tickets import Tickets
 from cacheproxy.registry.union import Limits, Part, Union
@@ -116,18 +122,26 @@ async def cache_record(tags: Tags, repository: Repository, tag: Tag) -> TagRecor
 
 
 async def inspect(
-    tags: Tags, unions: Unions, window: Window, repository: Repository, tag: Tag
+    tags: Tags,
+    unions: Unions,
+    window: Window,
+    repository: Repository,
+    tag: Tag,
+    may_push: MayPush = anybody_may_push,
 ) -> TagReport:
     """What a server makes of the tag now. Nothing is stored. Raises NoCache."""
     record, now = await cache_record(tags, repository, tag), time.time_ns()
-    inside = window.of(record.sources, now)
+    trusted = trusted_of(record.sources, repository, may_push)
+    inside = window.of(trusted, now)
     union = await unions.make(repository, inside)
     if union is None:
         reports = [_report(each, "its manifest or config is gone") for each in inside]
     else:
         reports = [_part(part, union) for part in union.parts]
     reports += [
-        _report(each, _outside(each, window, now)) for each in record.sources if each not in inside
+        _report(each, _outside(each, window, now) if each in trusted else _untrusted(each))
+        for each in record.sources
+        if each not in inside
     ]
     made = None if union is None else _union(union, record.digest)
     return TagReport(repository, tag, made, tuple(reports))
@@ -181,6 +195,11 @@ def _outside(source: Source, window: Window, now: int) -> str:
     if source.last_used < now - window.nanoseconds:
         return "it was neither pushed nor used for longer than the window"
     return f"it is not among the latest {window.sources}"
+
+
+def _untrusted(source: Source) -> str:
+    who = "nobody known" if source.user is None else f"user {source.user}"
+    return f"{who} has pushed it, and may not push here now"
 
 
 def _amount(cache: Cache, missing: frozenset[str]) -> Amount:

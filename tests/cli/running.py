@@ -27,6 +27,8 @@ from tests.registry.exports import Export
 from tests.server import QUICK, S3, Server, on_s3
 
 COMMAND = (sys.executable, "-m", "cacheproxy")
+HASTY = (sys.executable, "-P", str(Path(__file__).with_name("hasty.py")))
+"""The same, but for a quarantine that does not wait."""
 
 _SECONDS = 60
 _DAYS = 3 * 86400.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +11,12 @@ import pytest
 
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.storage.layout import Namespace
-from tests.cli.running import Running, running_in_folder, running_in_s3
+from tests.cli.running import HASTY, Running, running_in_folder, running_in_s3
 from tests.registry.exports import export
 
 _EXPORT = export("base", "tools", "main")
 _LAYER = _EXPORT.layers["main"]
 _DAMAGED = bytes([_LAYER[0] ^ 1]) + _LAYER[1:]
-
-
-_HASTY = (sys.executable, "-P", str(Path(__file__).with_name("hasty.py")))
 
 
 class Damaging(NamedTuple):
@@ -70,7 +66,7 @@ def test_a_flipped_byte_is_found_quarantined_and_pushed_again(damaging: Damaging
     ]
     assert summary.endswith(": 2 problems")
 
-    output = running.site.run("fsck", "--quarantine", command=_HASTY)
+    output = running.site.run("fsck", "--quarantine", command=HASTY)
     assert output.status == 1
     assert output.stderr == "in 10 minutes 1 damaged object will be quarantined\n"
     *again, moved, summary = output.stdout.splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.wire import manifest
-from tests.cli.running import Builder, Running, Site, running_in_folder
+from tests.cli.running import HASTY, Builder, Running, Site, running_in_folder
 from tests.registry.exports import export
 
 _EXPORTS = [export("base", "one"), export("base", "other")]
@@ -90,7 +90,9 @@ def test_each_namespace_is_checked(running: Running) -> None:
     ]
     garbage.write_bytes(b"damaged")
 
-    blue, default = running.site.told("fsck", "--quarantine", status=1).split("namespace default\n")
+    output = running.site.run("fsck", "--quarantine", command=HASTY)
+    assert output.status == 1
+    blue, default = output.stdout.split("namespace default\n")
     assert blue.endswith("all is well\n")
     assert "1 problem, 1 quarantined" in default
     assert len(list(running.server.data.glob("default/quarantine/blobs/*/*/*"))) == 1

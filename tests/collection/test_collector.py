@@ -359,7 +359,7 @@ async def test_garbage_in_a_folder_goes_by_its_age(tmp_path: Path) -> None:
     assert [await bucket.head(Namespace().blob(digest_of(each))) for each in _CONTENTS] == [
         None,
         Head(len(b"new")),
-        len(b"layer"),
+        Head(len(b"layer")),
     ]
     assert [each.key async for each in bucket.list(Namespace().batches())] == []
 

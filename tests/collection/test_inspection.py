@@ -23,7 +23,7 @@ from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.reference import Tag
 from cacheproxy.registry.batches import Batch, write_batch
-from cacheproxy.registry.sources import Window
+from cacheproxy.registry.sources import Pusher, Window
 from cacheproxy.registry.tags import Tags
 from cacheproxy.registry.union import Limits
 from cacheproxy.storage.bucket import Match
@@ -320,3 +320,21 @@ class _Late(FaultyBucket):
     ) -> None:
         await self._rooms.tags.point(APP, TAG, digest_of(b"image"))
         await super().put(key, data, metadata=metadata, match=match)
+
+
+async def test_who_may_not_push_any_more_is_told(rooms: Rooms) -> None:
+    """What it has pushed is left out, as by a server."""
+    await _push(rooms, _ONE)
+    data, media_type = _OTHER.written.manifest, _OTHER.written.media_type
+    await _OTHER.push(rooms, Tag("elsewhere"))
+    await rooms.manifests.push(APP, TAG, [], data, media_type, Pusher("", "mallory"))
+
+    contents = Contents(rooms.folder, SpoolFolder("/nowhere"))
+    unions = await unions_to_look_at(rooms.folder, _NAMESPACE, contents, _LIMITS)
+    report = await inspect(rooms.tags, unions, _WINDOW, APP, TAG, lambda user, _: user is None)
+
+    why = {source.digest: source.left_out for source in report.sources}
+    assert why == {
+        str(_ONE.digest): None,
+        str(_OTHER.digest): "user mallory has pushed it, and may not push here now",
+    }
