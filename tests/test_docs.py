@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import yaml
+
 from cacheproxy.config import Setting, settings
 from cacheproxy.telemetry import Metrics
 from tests.readme import README
@@ -23,6 +25,14 @@ def test_the_table_of_metrics_is_the_one_in_the_code() -> None:
     shown = set(re.findall(r"^# TYPE (cacheproxy_\w+)", text, re.MULTILINE))
 
     assert listed == shown
+
+
+def test_what_is_shown_as_yaml_is_yaml() -> None:
+    """Settings, values of the chart and pipelines can be pasted."""
+    shown = re.findall(r"^```yaml\n(.*?)^```", _README, re.MULTILINE | re.DOTALL)
+
+    assert len(shown) == _README.count("```yaml")
+    assert all(isinstance(yaml.safe_load(each), dict) for each in shown)
 
 
 def _row(setting: Setting) -> str:
