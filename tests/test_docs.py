@@ -29,9 +29,9 @@ def test_the_table_of_metrics_is_the_one_in_the_code() -> None:
 
 def test_what_is_shown_as_yaml_is_yaml() -> None:
     """Settings, values of the chart and pipelines can be pasted."""
-    shown = re.findall(r"^```yaml\n(.*?)^```", _README, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
-    assert len(shown) == _README.count("```yaml")
+    assert len(shown) == README.count("```yaml")
     assert all(isinstance(yaml.safe_load(each), dict) for each in shown)
 
 
