@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,6 +76,55 @@ async def test_the_authority_of_aws_settings_is_trusted(
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate.authority))
     async with opened(seaweed, endpoint_url=https) as bucket:
         await _use(bucket, tmp_path)
+
+
+async def test_a_proxy_leads_to_s3(
+    seaweed: SeaweedFS,
+    https: str,
+    certificate: Certificate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the environment has it for other programs: by all requests, and by none with NO_PROXY."""
+    ca_file = str(certificate.authority)
+    async with _tunnels() as (url, wanted):
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        async with opened(seaweed, endpoint_url=https, ca_file=ca_file) as bucket:
+            await _use(bucket, tmp_path)
+        assert len(wanted) >= 2  # by our session, and by aiobotocore's
+        assert set(wanted) == {urlsplit(https).netloc}
+
+        wanted.clear()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        async with opened(seaweed, endpoint_url=https, ca_file=ca_file) as bucket:
+            await _use(bucket, tmp_path)
+        assert wanted == []
+
+
+@asynccontextmanager
+async def _tunnels() -> AsyncIterator[tuple[str, list[str]]]:
+    """A proxy, and whom it was asked to connect to."""
+    wanted: list[str] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        _, target, _ = head.split(" ", 2)
+        wanted.append(target)
+        host, _, port = target.rpartition(":")
+        behind, to_behind = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(pump(reader, to_behind), pump(behind, writer))
+
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}", wanted
 
 
 async def test_an_authority_that_nobody_knows_is_said_in_one_sentence(

@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError
+from botocore.utils import get_environ_proxies
 
 from cacheproxy.errors import StorageInvalid, Unavailable
 from cacheproxy.oci.ranges import ByteRange
@@ -148,8 +150,8 @@ async def open_s3(
         StorageInvalid: the options are not what S3 is reached with.
     """
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(_session(options))
         client, signer = await stack.enter_async_context(_client(options, options.endpoint_url))
+        session = await stack.enter_async_context(_session(options, client.meta.endpoint_url))
         requests = public = S3Requests(options, client, signer, session, observe)
         if (endpoint_url := options.public_endpoint_url) is not None:
             client, signer = await stack.enter_async_context(_client(options, endpoint_url))
@@ -178,7 +180,9 @@ async def _client(
         await making.__aexit__(None, None, None)
 
 
-def _session(options: S3Options) -> aiohttp.ClientSession:
+def _session(options: S3Options, endpoint_url: str) -> aiohttp.ClientSession:
+    """By way of a proxy where botocore would go that way: aiohttp would look for each request."""
+    proxies = get_environ_proxies(endpoint_url)
     ca_file = _ca_file(options)
     try:
         trust = ssl.create_default_context(cafile=ca_file)
@@ -189,6 +193,7 @@ def _session(options: S3Options) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_SECONDS, sock_read=options.stall_seconds
         ),
+        proxy=proxies.get(urlsplit(endpoint_url).scheme),
         headers={"Accept-Encoding": "identity"},
         skip_auto_headers=("Content-Type", "User-Agent"),
         auto_decompress=False,
