@@ -326,7 +326,7 @@ def remote(
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
 
     with Server.on_s3(folder, seaweed, prefix, _LOOK_EACH_TIME, command=QUICK) as server:
-        yield Place(server.host, push_base(server.host), lose), server.data / "blobs"
+        yield Place(server.host, push_base(server.host), lose), server.data / "blobs/default/blobs"
 
 
 def test_a_layer_that_s3_and_the_tier_have_lost_is_a_miss(

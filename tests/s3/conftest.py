@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from cacheproxy import app
+from cacheproxy import upkeep
 from tests.real.seaweed import SeaweedFS
 from tests.s3.flows import Site
 from tests.s3.proxy import S3Proxy
@@ -36,7 +36,7 @@ def nothing_crashes() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a test takes, all calls are those that it asks for."""
-    monkeypatch.setattr(app, "_POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(upkeep, "_POLL_SECONDS", 3600.0)
 
 
 @pytest.fixture

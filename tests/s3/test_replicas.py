@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheproxy import app
+from cacheproxy import upkeep
 from tests.api.wire import digest
 from tests.real.seaweed import SeaweedFS
 from tests.s3.flows import (
@@ -135,7 +135,7 @@ async def test_a_blob_deleted_at_one_is_gone_at_others_with_the_next_poll(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it was known there; and a push shows it again everywhere."""
-    monkeypatch.setattr(app, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(upkeep, "_POLL_SECONDS", 0.05)
     async with AsyncExitStack() as stack:
         first, second = await _replicas(stack, site, 2)
         await push(first.client, _BLOB)
