@@ -47,12 +47,12 @@ class Exchanges:
         if call.endpoint != "end-3" or call.request.method not in ("GET", "HEAD"):
             return None
         is_cache = call.found is not None and call.found.kind is Kind.CACHE_MANIFEST
-        if is_of_pusher(call.request.headers.get("Accept", "")):
+        fetches = call.request.method == "GET"  # by Accept, that looks like the work of a pusher
+        if not fetches and is_of_pusher(call.request.headers.get("Accept", "")):
             return self._export(_look(call)) if is_cache else None
         if status == 404 and ":" not in call.target:
             return Exchange.NOT_FOUND
-        fetched = is_cache and call.request.method == "GET" and status < 400
-        return Exchange.FOUND if fetched else None
+        return Exchange.FOUND if fetches and is_cache and status < 400 else None
 
     def settled(self) -> list[str]:
         """The clients of exports that are known by now to have changed nothing."""

@@ -71,6 +71,7 @@ def test_the_next_look_settles_the_one_before() -> None:
         (_call("PUT", known=False), 201, Exchange.STORED),
         (_call("PUT"), 201, None),
         (_call("GET", found=_CACHE), 200, Exchange.FOUND),
+        (_call("GET", accept=_PUSH, found=_CACHE, tag="sha256:0123"), 200, Exchange.FOUND),
         (_call("GET", found=_IMAGE), 200, None),
         (_call("HEAD", found=_CACHE), 200, None),
         (_call("HEAD"), 404, Exchange.NOT_FOUND),
