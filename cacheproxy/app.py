@@ -193,7 +193,11 @@ class App:
             yield _every(look, self._collect, first=look)
 
     async def _settle(self) -> None:
-        self._metrics.settle()
+        """Tell which exports have changed nothing: the tag was looked at, and not pushed to."""
+        for look in self._metrics.settled():
+            caches = self._registry.caches
+            if not await caches.pushed_since(look.repository, look.tag, look.at):
+                self._metrics.unchanged(look)
 
     async def _watch_loop(self) -> None:
         """Measure how late the event loop is: a busy one keeps every request waiting."""

@@ -24,7 +24,7 @@ from cacheproxy import __version__
 from cacheproxy.api.call import Call, Found, Kind
 from cacheproxy.api.entrance import CLIENT_GONE, Report
 from cacheproxy.buildkit.accept import is_for_config
-from cacheproxy.exchanges import Exchange, Exchanges
+from cacheproxy.exchanges import Exchange, Exchanges, Look
 
 # Without them a scrape is half as long, and nobody draws when a series began.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -269,10 +269,13 @@ class Metrics:
         if call.pusher and any(pusher != call.client for pusher in found.pushers):
             self._shared_hits.labels(call.client, found.kind.value).inc()
 
-    def settle(self) -> None:
-        """Count what is known only by nothing having come. Call it now and then."""
-        for client in self._exchanges.settled():
-            self._exchanged(client, Exchange.UNCHANGED)
+    def settled(self) -> list[Look]:
+        """Looks that no push has followed here; to be asked for now and then, see `unchanged`."""
+        return self._exchanges.settled()
+
+    def unchanged(self, look: Look) -> None:
+        """No push has followed it anywhere: the tag had what the client would have pushed."""
+        self._exchanged(look.client, Exchange.UNCHANGED)
 
     def _exchanged(self, client: str, exchange: Exchange) -> None:
         self._exchanged_by(client)[exchange].inc()

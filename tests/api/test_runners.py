@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
 from cacheproxy.oci.digest import Digest
+from cacheproxy.registry.sources import pushed
+from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
 from tests.api.wire import MANIFEST, digest, manifest
 from tests.exposition import Counted, counted_in
 from tests.fakes import RemoteBucket
-from tests.registry.exports import Export, export
+from tests.registry.exports import APP, TAG, Export, export
 from tests.server import serving
 
 Client = aiohttp.ClientSession
@@ -26,6 +30,7 @@ _RESOLVE = {"Accept": f"application/vnd.docker.distribution.manifest.v2+json, {M
 _PUSH = _FETCH = {"Accept": f"{MANIFEST}, */*"}
 _CONFIG = {"Accept": "application/vnd.buildkit.cacheconfig.v0, */*"}
 _TAG = "/v2/ci/app/manifests/cache"
+_OTHER = "/v2/ci/app/manifests/other"
 _IMAGE = "/v2/ci/app/manifests/image"
 
 ONE, TWO = export("a", "b"), export("a", "c")
@@ -44,18 +49,18 @@ class Runner:
         self._client = client
         self._name = {"X-Runner": name}
 
-    async def export(self, one: Export) -> None:
+    async def export(self, one: Export, tag: str = _TAG) -> None:
         """Blobs that are not there, then the manifest unless the tag leads to it."""
         for content in (*one.layers.values(), one.written.config):
             path = f"/v2/ci/app/blobs/{digest(content)}"
             if await self.ask("HEAD", path) == 404:
                 await self.push(content)
-        async with self._client.head(_TAG, headers=self._name | _PUSH) as answer:
+        async with self._client.head(tag, headers=self._name | _PUSH) as answer:
             if answer.headers.get("Docker-Content-Digest") == one.digest:
                 return
         headers = self._name | {"Content-Type": one.written.media_type}
         body = io.BytesIO(one.written.manifest)
-        async with self._client.put(_TAG, data=body, headers=headers) as answer:
+        async with self._client.put(tag, data=body, headers=headers) as answer:
             assert answer.status == 201
 
     async def push(self, content: bytes) -> None:
@@ -104,6 +109,40 @@ async def test_exports_that_change_something_are_told_from_those_that_do_not(
 
     counted = await _counted(client, "cacheproxy_cache_exports_total", "client", "result")
     assert counted == {("one", "stored"): 1, ("two", "stored"): 1, ("two", "unchanged"): 1}
+
+
+async def test_an_export_that_is_not_pushed_has_changed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it was pushed to another server: then that one tells of it."""
+    monkeypatch.setattr("cacheproxy.app._SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr("cacheproxy.registry.caches._CLOCKS_NANOSECONDS", 0)
+    async with serving(tmp_path / "data", clients__header="X-Runner") as client:
+        elsewhere, same = Runner(client, "elsewhere"), Runner(client, "same")
+        for runner, path in ((elsewhere, _TAG), (same, _OTHER)):
+            await runner.export(ONE, path)
+            await runner.export(ONE, path)  # the tag has it: there is a look, and no push
+        await _push_elsewhere(tmp_path / "data", TWO)
+
+        monkeypatch.setattr("cacheproxy.exchanges._PUSH_NANOSECONDS", 0)
+        counted: Counted = {}
+        while ("same", "unchanged") not in counted:  # it looks now and then
+            counted = await _counted(client, "cacheproxy_cache_exports_total", "client", "result")
+
+    stored = {("elsewhere", "stored"): 1, ("same", "stored"): 1}
+    assert counted == stored | {("same", "unchanged"): 1}
+
+
+async def _push_elsewhere(data: Path, one: Export) -> None:
+    """Change the record of the tag as a server does that an export is pushed to."""
+
+    def change(old: TagRecord | None) -> TagRecord | None:
+        if old is None:  # it has not looked yet
+            return None
+        sources = pushed(old.sources, one.digest, time.time_ns(), "elsewhere")
+        return msgspec.structs.replace(old, sources=sources)
+
+    await Tags(FolderBucket(str(data)), Namespace()).change(APP, TAG, change)
 
 
 async def test_an_import_is_found_or_not(client: Client) -> None:
