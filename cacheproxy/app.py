@@ -217,7 +217,11 @@ class App:
             yield from upkeep.chores()
 
     async def _settle(self) -> None:
-        self._metrics.settle()
+        """Tell which exports have changed nothing: the tag was looked at, and not pushed to."""
+        for look in self._metrics.settled():
+            caches = self._registry.caches
+            if not await caches.pushed_since(look.repository, look.tag, look.at):
+                self._metrics.unchanged(look)
 
     async def _measure_lag(self) -> None:
         """A busy event loop keeps every request waiting."""

@@ -6,20 +6,20 @@ is unchanged is seen by nothing more coming.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from cacheproxy.api.call import Call, Kind
 from cacheproxy.buildkit.accept import is_of_pusher
+from cacheproxy.oci.reference import Repository, Tag
 
-_PUSH_SECONDS: Final = 30.0
+_PUSH_NANOSECONDS: Final = 30 * 10**9
 """What has not been pushed so long after the look at its tag is not going to be."""
 
 _LOOKS: Final = 10_000
-
-_Look = tuple[str, str, str]
-"""Client, repository and tag."""
 
 
 class Exchange(Enum):
@@ -31,46 +31,55 @@ class Exchange(Enum):
     UNCHANGED = "unchanged"
 
 
-class Exchanges:
-    """`clock` gives seconds."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at a tag by who has an export for it; `at` is nanoseconds since 1970."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    client: str
+    repository: Repository
+    tag: Tag
+    at: int
+
+
+class Exchanges:
+    """`clock` gives nanoseconds since 1970."""
+
+    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
-        self._looks: dict[_Look, float] = {}
-        """Looks of those who export, and when it is known that they do not push; oldest first."""
+        self._looks: deque[Look] = deque()
+        """Those that no push has followed here; oldest first."""
 
     def ended(self, call: Call, status: int) -> Exchange | None:
         """What a request was that ended with this status."""
         if call.endpoint == "end-7" and call.known_export is not None:
-            self._looks.pop(_look(call), None)
+            self._pushed(call)
             return Exchange.UNCHANGED if call.known_export else Exchange.STORED
         if call.endpoint != "end-3" or call.request.method not in ("GET", "HEAD"):
             return None
         is_cache = call.found is not None and call.found.kind is Kind.CACHE_MANIFEST
+        if call.request.method == "GET" and is_cache:  # by tag or by digest
+            return Exchange.FOUND if status < 400 else None
+        if ":" in call.target:
+            return None
         if is_of_pusher(call.request.headers.get("Accept", "")):
-            return self._export(_look(call)) if is_cache else None
-        if status == 404 and ":" not in call.target:
-            return Exchange.NOT_FOUND
-        fetched = is_cache and call.request.method == "GET" and status < 400
-        return Exchange.FOUND if fetched else None
+            if is_cache:
+                now = self._clock()
+                self._looks.append(Look(call.client, call.repository, Tag(call.target), now))
+            return None
+        return Exchange.NOT_FOUND if status == 404 else None
 
-    def settled(self) -> list[str]:
-        """The clients of exports that are known by now to have changed nothing."""
-        now, settled = self._clock(), []
-        while self._looks:
-            look, end = next(iter(self._looks.items()))
-            if end > now and len(self._looks) <= _LOOKS:
-                break
-            del self._looks[look]
-            settled.append(look[0])
+    def settled(self) -> list[Look]:
+        """Looks whose exports have changed nothing, if they were not pushed to another process."""
+        settled: list[Look] = []
+        oldest = self._clock() - _PUSH_NANOSECONDS
+        while self._looks and (self._looks[0].at <= oldest or len(self._looks) > _LOOKS):
+            settled.append(self._looks.popleft())
         return settled
 
-    def _export(self, look: _Look) -> Exchange | None:
-        """Nothing was pushed since the look before, if there was one."""
-        known = self._looks.pop(look, None)
-        self._looks[look] = self._clock() + _PUSH_SECONDS
-        return None if known is None else Exchange.UNCHANGED
-
-
-def _look(call: Call) -> _Look:
-    return call.client, call.repository, call.target
+    def _pushed(self, call: Call) -> None:
+        """This push follows one of the looks."""
+        of = (call.client, call.repository, call.target)
+        for look in reversed(self._looks):
+            if (look.client, look.repository, look.tag) == of:
+                self._looks.remove(look)
+                return

@@ -13,7 +13,13 @@ from cacheproxy.access.policy import Action
 from cacheproxy.api.call import Call
 from cacheproxy.api.entrance import Report
 
-_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+def _told(value: object) -> str:
+    """What JSON has no form for; names and digests are texts of their own types."""
+    return str(value) if isinstance(value, str) else repr(value)
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_told).encode
 
 # Steps of an upload, which stores a blob when it ends.
 _STEPS: Final = frozenset({"end-4a", "end-5", "end-13", "end-14"})

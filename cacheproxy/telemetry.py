@@ -25,7 +25,7 @@ from cacheproxy import __version__
 from cacheproxy.api.call import Call, Found, Kind
 from cacheproxy.api.entrance import CLIENT_GONE, Report
 from cacheproxy.buildkit.accept import is_for_config
-from cacheproxy.exchanges import Exchange, Exchanges
+from cacheproxy.exchanges import Exchange, Exchanges, Look
 
 # Without them a scrape is half as long, and nobody draws when a series began.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -80,6 +80,7 @@ class Metrics:
         self._running = lru_cache(100)(self._in_progress.labels)
         self._answers = lru_cache(1000)(self._find_answers)
         self._looks = lru_cache(10_000)(self._find_looks)
+        self._exchanged_by = lru_cache(1000)(self._find_exchanges)
 
     def _define_http(self) -> None:
         self._requests = self._counter(
@@ -146,6 +147,7 @@ class Metrics:
                 self._cache_requests.labels(kind.value, op, "miss", "none")
         for result in ("stored", "mounted", "digest_mismatch", "aborted", "failed"):
             self._blob_uploads.labels(result)
+            self._blob_upload_bytes.labels(result)
 
     def _define_clients(self) -> None:
         self._client_requests = self._counter(
@@ -180,7 +182,7 @@ class Metrics:
         )
         self._shared_hits = self._counter(
             "cacheproxy_cross_client_hits",
-            "Caches and blobs that another client has pushed, by who found them.",
+            "Manifests and blobs that another client has pushed, by who found them.",
             ["client", "kind"],
         )
 
@@ -200,6 +202,9 @@ class Metrics:
         self._evicted_bytes = self._counter(
             "cacheproxy_tier_evicted_bytes", "Bytes of these.", ["tier", "reason"]
         )
+        # Before the first blob is evicted a rate is 0, and not nothing.
+        self._evictions.labels("disk", "space")
+        self._evicted_bytes.labels("disk", "space")
         self._s3_requests = self._counter(
             "cacheproxy_s3_requests",
             "Requests sent to S3; code 0 is without an answer.",
@@ -273,23 +278,24 @@ class Metrics:
 
     def _used(self, call: Call, found: Found, method: str) -> None:
         """What was found spares the client some work."""
-        if call.endpoint == "end-2" and method == "HEAD":
+        if method == "HEAD":
+            if call.endpoint == "end-3":
+                return  # it is fetched after this, or pushed
             self._avoided.labels(call.client).inc()
             self._avoided_bytes.labels(call.client).inc(found.size)
-        elif found.kind is Kind.CACHE_MANIFEST and method == "HEAD":
-            return  # it is fetched after this, or pushed
         if call.pusher and any(pusher != call.client for pusher in found.pushers):
             self._shared_hits.labels(call.client, found.kind.value).inc()
 
-    def settle(self) -> None:
-        """Count what is known only by nothing having come. Call it now and then."""
-        for client in self._exchanges.settled():
-            self._exchanged(client, Exchange.UNCHANGED)
+    def settled(self) -> list[Look]:
+        """Looks that no push has followed here; to be asked for now and then, see `unchanged`."""
+        return self._exchanges.settled()
+
+    def unchanged(self, look: Look) -> None:
+        """No push has followed it anywhere: the tag had what the client would have pushed."""
+        self._exchanged(look.client, Exchange.UNCHANGED)
 
     def _exchanged(self, client: str, exchange: Exchange) -> None:
-        imported = exchange in (Exchange.FOUND, Exchange.NOT_FOUND)
-        counter = self._imports if imported else self._exported
-        counter.labels(client, exchange.value).inc()
+        self._exchanged_by(client)[exchange].inc()
 
     def _uploaded(self, call: Call, report: Report) -> None:
         if call.endpoint == "end-11" and report.status == 202:
@@ -357,6 +363,15 @@ class Metrics:
             self._client_requests.labels(client, kind, result),
             self._client_bytes.labels(client, kind, result),
         )
+
+    def _find_exchanges(self, client: str) -> dict[Exchange, Counter]:
+        """All of a client's, for a ratio needs those as well that are 0."""
+        return {
+            Exchange.FOUND: self._imports.labels(client, "found"),
+            Exchange.NOT_FOUND: self._imports.labels(client, "not_found"),
+            Exchange.STORED: self._exported.labels(client, "stored"),
+            Exchange.UNCHANGED: self._exported.labels(client, "unchanged"),
+        }
 
     def _counter(self, name: str, told: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, told, labels, registry=self._registry)

@@ -31,37 +31,44 @@ def _call(
     return call
 
 
+def _settled(exchanges: Exchanges) -> list[tuple[str, str]]:
+    return [(look.client, look.tag) for look in exchanges.settled()]
+
+
 def test_an_export_that_nothing_follows_has_changed_nothing() -> None:
     """That is known when the time is over in which it would have been pushed."""
     time = Time()
-    exchanges = Exchanges(time)
+    exchanges = Exchanges(time.nanoseconds)
     assert exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200) is None
 
     time.now += 29
-    assert exchanges.settled() == []
+    assert _settled(exchanges) == []
     time.now += 2
-    assert exchanges.settled() == ["one"]
-    assert exchanges.settled() == []
+    assert _settled(exchanges) == [("one", "cache")]
+    assert _settled(exchanges) == []
 
 
 def test_an_export_that_is_pushed_was_not_unchanged() -> None:
     """The look before it is no exchange of its own."""
     time = Time()
-    exchanges = Exchanges(time)
+    exchanges = Exchanges(time.nanoseconds)
     exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200)
 
     assert exchanges.ended(_call("PUT", known=False), 201) is Exchange.STORED
     time.now += 60
-    assert exchanges.settled() == []
+    assert _settled(exchanges) == []
 
 
-def test_the_next_look_settles_the_one_before() -> None:
-    """The same builder does not look twice before it pushes."""
-    exchanges = Exchanges(Time())
-    look = _call("HEAD", accept=_PUSH, found=_CACHE)
+def test_a_push_follows_one_look() -> None:
+    """Of builders with one name as many exports have changed nothing as were not pushed."""
+    time = Time()
+    exchanges = Exchanges(time.nanoseconds)
+    for tag in ("cache", "cache", "other"):
+        exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE, tag=tag), 200)
+    exchanges.ended(_call("PUT", known=False), 201)
 
-    assert exchanges.ended(look, 200) is None
-    assert exchanges.ended(look, 200) is Exchange.UNCHANGED
+    time.now += 60
+    assert _settled(exchanges) == [("one", "cache"), ("one", "other")]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +78,7 @@ def test_the_next_look_settles_the_one_before() -> None:
         (_call("PUT", known=False), 201, Exchange.STORED),
         (_call("PUT"), 201, None),
         (_call("GET", found=_CACHE), 200, Exchange.FOUND),
+        (_call("GET", accept=_PUSH, found=_CACHE, tag="sha256:0123"), 200, Exchange.FOUND),
         (_call("GET", found=_IMAGE), 200, None),
         (_call("HEAD", found=_CACHE), 200, None),
         (_call("HEAD"), 404, Exchange.NOT_FOUND),
@@ -83,14 +91,14 @@ def test_the_next_look_settles_the_one_before() -> None:
 )
 def test_each_request_is_what_it_is(call: Call, status: int, told: Exchange | None) -> None:
     """Imports fetch a cache, or find none; exports push one to a tag."""
-    assert Exchanges(Time()).ended(call, status) is told
+    assert Exchanges().ended(call, status) is told
 
 
 def test_looks_that_nothing_follows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks at any number of tags takes no more memory for it."""
     monkeypatch.setattr("cacheproxy.exchanges._LOOKS", 2)
-    exchanges = Exchanges(Time())
+    exchanges = Exchanges()
     for tag in ("a", "b", "c"):
         exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE, tag=tag), 200)
 
-    assert exchanges.settled() == ["one"]
+    assert _settled(exchanges) == [("one", "a")]

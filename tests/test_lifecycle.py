@@ -45,9 +45,12 @@ def _send(host: str, method: str, path: str, body: bytes | Iterator[bytes]) -> t
             return answer.status, answer.read()
 
 
+def _lines(daemon: Daemon) -> list[dict[str, object]]:
+    return [json.loads(line) for line in daemon.log.splitlines()]
+
+
 def _requests(daemon: Daemon) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in daemon.log.splitlines()]
-    return [line for line in lines if line["event"] == "request"]
+    return [line for line in _lines(daemon) if line["event"] == "request"]
 
 
 def test_every_request_is_one_line_of_json(server: Server) -> None:
@@ -61,6 +64,16 @@ def test_every_request_is_one_line_of_json(server: Server) -> None:
 
     assert (line["endpoint"], line["status"], line["trace"]) == ("end-1", 200, "a" * 32)
     assert "secret" not in json.dumps(line)
+
+
+def test_a_line_about_a_push_names_what_was_pushed(server: Server) -> None:
+    """The repository and the digest, as they are written everywhere."""
+    assert _push(server.host, b"content")[0] == 201
+
+    server.daemon.wait_for_log('"event":"audit"')
+    [line] = [line for line in _lines(server.daemon) if line["event"] == "audit"]
+
+    assert (line["repository"], line["digest"]) == ("ci/app", _digest(b"content"))
 
 
 def test_health_and_metrics_are_not_logged(server: Server) -> None:

@@ -1,7 +1,8 @@
 """What the Accept header tells of a request of containerd's resolver, which BuildKit has.
 
 Whoever pushes names the one type that it has; whoever resolves a tag names every type of manifests
-(core/remotes/docker/{pusher,resolver}.go). Other clients tell less, and are taken for resolving.
+(core/remotes/docker/{pusher,resolver}.go). Whoever fetches what a tag leads to names one type too,
+but does not ask by HEAD. Other clients tell less, and are taken for resolving.
 """
 
 from typing import Final

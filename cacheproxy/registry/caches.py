@@ -41,6 +41,9 @@ _RECENT_TAGS: Final = 10_000
 # In a short window uses are written so often that it is not left between two of them.
 _USES_IN_WINDOW: Final = 4
 
+# By so much the clocks of servers may differ.
+_CLOCKS_NANOSECONDS: Final = 10**9
+
 _Of = tuple[str, ...]
 """The digests of the sources of a union, in their order."""
 
@@ -103,6 +106,12 @@ class Caches:
 
         await self._tags.change(repository, tag, change)
         return known
+
+    async def pushed_since(self, repository: Repository, tag: Tag, at: int) -> bool:
+        """Whether any server was pushed an export to this tag since `at`, in nanoseconds."""
+        record = await self._tags.read(repository, tag)
+        sources = () if record is None else record.sources
+        return any(source.pushed_at >= at - _CLOCKS_NANOSECONDS for source in sources)
 
     async def resolve(self, repository: Repository, tag: Tag, record: TagRecord) -> Digest | None:
         """The manifest to which a tag with this record leads; None if nothing of it is left."""

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
 from cacheproxy.oci.digest import Digest
+from cacheproxy.registry.sources import pushed
+from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
-from tests.api.wire import MANIFEST, digest
+from tests.api.wire import MANIFEST, digest, manifest
+from tests.exposition import Counted, counted_in
 from tests.fakes import RemoteBucket
-from tests.registry.exports import Export, export
+from tests.registry.exports import APP, TAG, Export, export
 from tests.server import serving
 
 Client = aiohttp.ClientSession
 Labels = dict[str, str]
 
 _RESOLVE = {"Accept": f"application/vnd.docker.distribution.manifest.v2+json, {MANIFEST}, */*"}
-_PUSH = {"Accept": f"{MANIFEST}, */*"}
+_PUSH = _FETCH = {"Accept": f"{MANIFEST}, */*"}
 _CONFIG = {"Accept": "application/vnd.buildkit.cacheconfig.v0, */*"}
 _TAG = "/v2/ci/app/manifests/cache"
+_OTHER = "/v2/ci/app/manifests/other"
+_IMAGE = "/v2/ci/app/manifests/image"
 
 ONE, TWO = export("a", "b"), export("a", "c")
 
@@ -43,23 +49,28 @@ class Runner:
         self._client = client
         self._name = {"X-Runner": name}
 
-    async def export(self, one: Export) -> None:
+    async def export(self, one: Export, tag: str = _TAG) -> None:
         """Blobs that are not there, then the manifest unless the tag leads to it."""
         for content in (*one.layers.values(), one.written.config):
             path = f"/v2/ci/app/blobs/{digest(content)}"
             if await self.ask("HEAD", path) == 404:
                 await self.push(content)
-        async with self._client.head(_TAG, headers=self._name | _PUSH) as answer:
+        async with self._client.head(tag, headers=self._name | _PUSH) as answer:
             if answer.headers.get("Docker-Content-Digest") == one.digest:
                 return
         headers = self._name | {"Content-Type": one.written.media_type}
         body = io.BytesIO(one.written.manifest)
-        async with self._client.put(_TAG, data=body, headers=headers) as answer:
+        async with self._client.put(tag, data=body, headers=headers) as answer:
             assert answer.status == 201
 
     async def push(self, content: bytes) -> None:
         path = f"/v2/ci/app/blobs/uploads/?digest={digest(content)}"
         async with self._client.post(path, data=content, headers=self._name) as answer:
+            assert answer.status == 201
+
+    async def push_image(self) -> None:
+        headers = self._name | {"Content-Type": MANIFEST}
+        async with self._client.put(_IMAGE, data=manifest(), headers=headers) as answer:
             assert answer.status == 201
 
     async def import_(self) -> list[str]:
@@ -69,7 +80,7 @@ class Runner:
                 return []
             found = answer.headers["Docker-Content-Digest"]
         path = f"/v2/ci/app/manifests/{found}"
-        async with self._client.get(path, headers=self._name | _RESOLVE) as answer:
+        async with self._client.get(path, headers=self._name | _FETCH) as answer:
             about = read_manifest(await answer.read())
         assert isinstance(about, CacheManifest)
         await self.ask("GET", f"/v2/ci/app/blobs/{about.config_digest}", _CONFIG)
@@ -82,17 +93,9 @@ class Runner:
             return answer.status
 
 
-async def _counted(client: Client, name: str, *by: str) -> dict[tuple[str, ...], float]:
-    """The series of a metric that are not 0, by these labels."""
+async def _counted(client: Client, name: str, *by: str) -> Counted:
     async with client.get("/metrics") as answer:
-        text = await answer.text()
-    found: dict[tuple[str, ...], float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == name and sample.value:
-                labels = tuple(sample.labels[label] for label in by)
-                found[labels] = found.get(labels, 0) + sample.value
-    return found
+        return counted_in(await answer.text(), name, *by)
 
 
 async def test_exports_that_change_something_are_told_from_those_that_do_not(
@@ -106,6 +109,40 @@ async def test_exports_that_change_something_are_told_from_those_that_do_not(
 
     counted = await _counted(client, "cacheproxy_cache_exports_total", "client", "result")
     assert counted == {("one", "stored"): 1, ("two", "stored"): 1, ("two", "unchanged"): 1}
+
+
+async def test_an_export_that_is_not_pushed_has_changed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it was pushed to another server: then that one tells of it."""
+    monkeypatch.setattr("cacheproxy.app._SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr("cacheproxy.registry.caches._CLOCKS_NANOSECONDS", 0)
+    async with serving(tmp_path / "data", clients__header="X-Runner") as client:
+        elsewhere, same = Runner(client, "elsewhere"), Runner(client, "same")
+        for runner, path in ((elsewhere, _TAG), (same, _OTHER)):
+            await runner.export(ONE, path)
+            await runner.export(ONE, path)  # the tag has it: there is a look, and no push
+        await _push_elsewhere(tmp_path / "data", TWO)
+
+        monkeypatch.setattr("cacheproxy.exchanges._PUSH_NANOSECONDS", 0)
+        counted: Counted = {}
+        while ("same", "unchanged") not in counted:  # it looks now and then
+            counted = await _counted(client, "cacheproxy_cache_exports_total", "client", "result")
+
+    stored = {("elsewhere", "stored"): 1, ("same", "stored"): 1}
+    assert counted == stored | {("same", "unchanged"): 1}
+
+
+async def _push_elsewhere(data: Path, one: Export) -> None:
+    """Change the record of the tag as a server does that an export is pushed to."""
+
+    def change(old: TagRecord | None) -> TagRecord | None:
+        if old is None:  # it has not looked yet
+            return None
+        sources = pushed(old.sources, one.digest, time.time_ns(), "elsewhere")
+        return msgspec.structs.replace(old, sources=sources)
+
+    await Tags(FolderBucket(str(data)), Namespace()).change(APP, TAG, change)
 
 
 async def test_an_import_is_found_or_not(client: Client) -> None:
@@ -142,6 +179,17 @@ async def test_a_union_is_a_hit_across_runners_for_all_whose_it_is(client: Clien
 
     counted = await _counted(client, "cacheproxy_cross_client_hits_total", "client", "kind")
     assert counted[("one", "cache_manifest")] == counted[("two", "cache_manifest")] == 1
+
+
+async def test_an_image_is_a_hit_across_runners_when_it_is_fetched(client: Client) -> None:
+    """Once, though its tag is resolved before."""
+    one, two = Runner(client, "one"), Runner(client, "two")
+    await one.push_image()
+    await two.ask("HEAD", _IMAGE, _RESOLVE)
+    await two.ask("GET", _IMAGE, _FETCH)
+
+    counted = await _counted(client, "cacheproxy_cross_client_hits_total", "client", "kind")
+    assert counted == {("two", "manifest"): 1}
 
 
 async def test_clients_without_a_name_are_not_told_apart(client: Client) -> None:
@@ -211,7 +259,7 @@ async def test_a_blob_that_is_fetched_first_is_a_fill_and_then_a_hit(tmp_path: P
     remote.pushers[key] = "one"
     async with serving(tmp_path / "data", bucket=remote, clients__header="X-Runner") as client:
         two, path = Runner(client, "two"), f"/v2/ci/app/blobs/{digest(b'content')}"
-        counted: dict[tuple[str, ...], float] = {}
+        counted: Counted = {}
         asked = 0
         while ("get", "hit", "disk") not in counted:  # it enters the tier behind the last byte
             await two.ask("GET", path)

