@@ -219,7 +219,7 @@ class App:
     async def _settle(self) -> None:
         """Tell which exports have changed nothing: the tag was looked at, and not pushed to."""
         for look in self._metrics.settled():
-            caches = self._registry.caches
+            caches = self._registries.of(look.repository).caches
             if not await caches.pushed_since(look.repository, look.tag, look.at):
                 self._metrics.unchanged(look)
 

@@ -13,7 +13,7 @@ import pytest
 
 from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
 from cacheproxy.oci.digest import Digest
-from cacheproxy.registry.sources import pushed
+from cacheproxy.registry.sources import Pusher, pushed
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
@@ -139,7 +139,7 @@ async def _push_elsewhere(data: Path, one: Export) -> None:
     def change(old: TagRecord | None) -> TagRecord | None:
         if old is None:  # it has not looked yet
             return None
-        sources = pushed(old.sources, one.digest, time.time_ns(), "elsewhere")
+        sources = pushed(old.sources, one.digest, time.time_ns(), Pusher("elsewhere"))
         return msgspec.structs.replace(old, sources=sources)
 
     await Tags(FolderBucket(str(data)), Namespace()).change(APP, TAG, change)

@@ -10,13 +10,13 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.exposition import Counted
+from tests.real.port import Port
 from tests.real.process import CommandError, Daemon, require
-from tests.real.seaweed import free_ports
 
 _CONFIG = """\
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
@@ -42,21 +42,21 @@ class Prometheus:
         cls, folder: Path, host: str, *, user: str, password: str, rules: Path
     ) -> Iterator[Prometheus]:
         """Scrape `host` with these credentials, and evaluate the rules each second too."""
-        [port] = free_ports(1)
         config = folder / "prometheus.yml"
         config.write_text(_CONFIG.format(rules=rules, user=user, password=password, host=host))
-        command = (
-            str(require("prometheus")),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={folder}/tsdb",
-            f"--web.listen-address=127.0.0.1:{port}",
-        )
         log = folder / "prometheus.log"
-        with Daemon.running(command, environment=os.environ, log=log) as daemon:
-            prometheus = cls(daemon, port)
-            daemon.wait_for(prometheus._is_ready)
-            yield prometheus
-            daemon.kill_all()
+        with closing(Port()) as port:
+            command = (
+                str(require("prometheus")),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder}/tsdb",
+                f"--web.listen-address={port.host}",
+            )
+            with Daemon.running(command, environment=os.environ, log=log) as daemon:
+                prometheus = cls(daemon, port.number)
+                daemon.wait_for(prometheus._is_ready)
+                yield prometheus
+                daemon.kill_all()
 
     def shows(self, expression: str, *by: str) -> Counted:
         """The values of an expression now, by these labels of its series."""

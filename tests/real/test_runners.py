@@ -1,7 +1,7 @@
 """Three builders as three runners, whose builds are known: the figures are exactly those.
 
-They build one after another, and only export caches. Each imports first and knows nothing then, for
-it was pruned. Twice: the first time the runners have some steps in common and some of their own, the
+They build one after another, and only export caches. Each imports first, and knows nothing then, as
+it was pruned. Twice: the first time they have some steps in common and some of their own, the
 second time nothing has changed.
 """
 
