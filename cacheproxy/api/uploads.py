@@ -34,7 +34,8 @@ class UploadsApi:
         elif single := call.one("digest"):
             call.endpoint = "end-4b"
             digest = Digest.parse(single)
-            await self._blobs.push(call.repository, digest, self._body(call), call.pusher)
+            body = self._body(call)
+            call.uploaded = await self._blobs.push(call.repository, digest, body, call.pusher)
             return _created(call, digest)
         Hasher(call.one("digest-algorithm") or "sha256")  # says at once what is not supported
         return _accepted(call, self._uploads.begin(call.repository), 0)
@@ -50,7 +51,7 @@ class UploadsApi:
         if text is None:
             raise DigestInvalid("the digest parameter is missing")
         digest = Digest.parse(text)
-        await self._uploads.finish(
+        call.uploaded = await self._uploads.finish(
             call.repository, call.target, digest, self._body(call), _chunk(call), call.pusher
         )
         return _created(call, digest)

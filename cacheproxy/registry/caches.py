@@ -77,10 +77,10 @@ class Caches:
         self._making: Shared[tuple[Repository, Tag, _Of], Digest | None] = Shared()
 
     async def push(
-        self, repository: Repository, tag: Tag, digest: Digest, pusher: str = ""
+        self, repository: Repository, tag: Tag, digest: Digest, pusher: str = "", config: str = ""
     ) -> bool:
         """Make a cache that is stored a source of the tag, and `pusher`'s, if it is new; the oldest
-        of too many go. Returns whether it was one already."""
+        of too many go. Returns whether it is one already, or one with this config is."""
         now = self._clock()
         known = False
         window = self._windows.of(repository)
@@ -88,8 +88,11 @@ class Caches:
         def change(old: TagRecord | None) -> TagRecord:
             nonlocal known
             old = old if old is not None and old.sources else TagRecord(digest)
-            known = any(source.digest == digest for source in old.sources)
-            sources = window.of(pushed(old.sources, digest, now, pusher), now)
+            known = any(
+                source.digest == digest or (config and source.config == config)
+                for source in old.sources
+            )
+            sources = window.of(pushed(old.sources, digest, now, pusher, config), now)
             return msgspec.structs.replace(old, sources=sources)
 
         await self._tags.change(repository, tag, change)

@@ -23,6 +23,10 @@ class Source(msgspec.Struct, frozen=True):
     pusher: str = ""
     """Who pushed it first, where that is known."""
 
+    config: str = ""
+    """The digest of its config, which tells all that it has; what else is in its manifest depends
+    on where the builder had that from. Nothing where it is not understood."""
+
     @property
     def last_used(self) -> int:
         """When it was last of use to anybody, by being pushed or by being resolved."""
@@ -60,11 +64,11 @@ class Windows:
 
 
 def pushed(
-    sources: Iterable[Source], digest: str, now: int, pusher: str = ""
+    sources: Iterable[Source], digest: str, now: int, pusher: str = "", config: str = ""
 ) -> tuple[Source, ...]:
-    """The sources when `digest` is pushed by `pusher`, perhaps again."""
+    """The sources when `digest`, with this config, is pushed by `pusher`, perhaps again."""
     known = {source.digest: source for source in sources}
-    first = known.get(digest, Source(digest, now, now, now, pusher))
+    first = known.get(digest, Source(digest, now, now, now, pusher, config))
     pushed_at = max([now, *[source.pushed_at + 1 for source in known.values()]])
     known[digest] = msgspec.structs.replace(first, pushed_at=pushed_at, used_at=now)
     return tuple(known.values())
