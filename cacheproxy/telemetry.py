@@ -140,7 +140,9 @@ class Metrics:
             "cacheproxy_blob_uploads", "Uploads of blobs that ended, and how.", ["result"]
         )
         self._blob_upload_bytes = self._counter(
-            "cacheproxy_blob_upload_bytes", "Bytes that came with them.", ["result"]
+            "cacheproxy_blob_upload_bytes",
+            "Bytes of these; of those that were not stored, what the last request brought.",
+            ["result"],
         )
         for kind in Kind:
             for op in ("get", "head"):
@@ -302,8 +304,8 @@ class Metrics:
             return  # there was nothing to mount: the upload is still to come
         result = _result(call, report)
         self._blob_uploads.labels(result).inc()
-        if call.received:
-            self._blob_upload_bytes.labels(result).inc(call.received)
+        if size := call.uploaded or call.received:
+            self._blob_upload_bytes.labels(result).inc(size)
 
     def lagged(self, seconds: float) -> None:
         """The event loop was so late."""

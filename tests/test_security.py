@@ -13,8 +13,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cacheproxy.access.policy import Action
 from cacheproxy.app import App
@@ -27,7 +25,7 @@ from cacheproxy.registry.tickets import load_secret
 from cacheproxy.security import Security
 from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.folder import FolderBucket
-from tests.access.doors import basic, htpasswd
+from tests.access.doors import basic, htpasswd, signing_key
 from tests.api.wire import digest, push_blob
 from tests.cli.running import Builder, in_folder
 from tests.real.port import Port
@@ -154,12 +152,6 @@ async def test_access_control_is_not_turned_off_by_a_slip(tmp_path: Path) -> Non
         security.access.authorize(await security.access.identify(None), Action.PULL, _NAME)
 
 
-def _pem(path: Path) -> str:
-    key = Ed25519PrivateKey.generate()
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return str(path)
-
-
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -214,7 +206,7 @@ async def test_workers_take_each_others_tokens(tmp_path: Path) -> None:
     flags = (
         f"--config={settings}",
         f"--auth-htpasswd-file={users}",
-        f"--auth-signing-key-file={_pem(tmp_path / 'key')}",
+        f"--auth-signing-key-file={signing_key(tmp_path / 'key')}",
         "--workers=2",
     )
     with Server.running(tmp_path, *flags) as server:

@@ -40,7 +40,8 @@ class Call:
     """A request with the parts of its path, and what is learned of it on the way.
 
     `target` is the last part: a digest, tag or session, as text that nobody has checked.
-    `received` and `sent` count the bytes of bodies. `identity` is who sent it, once that is known,
+    `received` and `sent` count the bytes of bodies, `uploaded` those of a blob that is stored now,
+    whatever requests brought them. `identity` is who sent it, once that is known,
     `client` that in a name for metrics, and `address` where it came from. `known_export` tells of a
     cache that was pushed to a tag whether the tag had it already.
     """
@@ -56,6 +57,7 @@ class Call:
     known_export: bool | None = None
     received: int = 0
     sent: int = 0
+    uploaded: int = 0
     first_byte: float = 0.0
     _query: dict[str, list[str]] | None = field(default=None, repr=False)
 

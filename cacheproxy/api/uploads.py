@@ -33,8 +33,8 @@ class UploadsApi:
         elif single := call.one("digest"):
             call.endpoint = "end-4b"
             digest = Digest.parse(single)
-            blobs = self._registries.of(call.repository).blobs
-            await blobs.push(call.repository, digest, self._body(call), call.pusher)
+            blobs, body = self._registries.of(call.repository).blobs, self._body(call)
+            call.uploaded = await blobs.push(call.repository, digest, body, call.pusher)
             return _created(call, digest)
         Hasher(call.one("digest-algorithm") or "sha256")  # says at once what is not supported
         return _accepted(call, self._uploads(call).begin(call.repository), 0)
@@ -50,7 +50,7 @@ class UploadsApi:
         if text is None:
             raise DigestInvalid("the digest parameter is missing")
         digest = Digest.parse(text)
-        await self._uploads(call).finish(
+        call.uploaded = await self._uploads(call).finish(
             call.repository, call.target, digest, self._body(call), _chunk(call), call.pusher
         )
         return _created(call, digest)

@@ -89,10 +89,15 @@ class Caches:
         self._making: Shared[tuple[Repository, Tag, _Of], Digest | None] = Shared()
 
     async def push(
-        self, repository: Repository, tag: Tag, digest: Digest, pusher: Pusher = NOBODY
+        self,
+        repository: Repository,
+        tag: Tag,
+        digest: Digest,
+        pusher: Pusher = NOBODY,
+        config: str = "",
     ) -> bool:
         """Make a cache that is stored a source of the tag; the oldest of too many go. Returns
-        whether it was one already."""
+        whether it is one already, or one with this config is."""
         now = self._clock()
         known = False
         window = self._windows.of(repository)
@@ -100,8 +105,11 @@ class Caches:
         def change(old: TagRecord | None) -> TagRecord:
             nonlocal known
             old = old if old is not None and old.sources else TagRecord(digest)
-            known = any(source.digest == digest for source in old.sources)
-            sources = window.of(pushed(old.sources, digest, now, pusher), now)
+            known = any(
+                source.digest == digest or (config and source.config == config)
+                for source in old.sources
+            )
+            sources = window.of(pushed(old.sources, digest, now, pusher, config), now)
             return msgspec.structs.replace(old, sources=sources)
 
         await self._tags.change(repository, tag, change)

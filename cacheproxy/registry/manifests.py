@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
 from cacheproxy.errors import DigestInvalid, ManifestBlobUnknown, ManifestUnknown, Unavailable
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import Manifest, parse_manifest
@@ -21,7 +22,7 @@ from cacheproxy.storage.deadline import CLOCKS, Clocks, Deadline
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """What a push did; `subject` is the digest the manifest refers to, if it does. `known_export`
-    tells of a cache that has tags whether it was a source of all of them already."""
+    tells of a cache that has tags whether all of them had it already."""
 
     digest: Digest
     subject: Digest | None
@@ -103,10 +104,12 @@ class Manifests:
         if subject is not None:
             await self._referrers.add(repository, subject, digest, len(data), manifest)
         known: list[bool] = []
+        about = read_manifest(data)
+        config = about.config_digest if isinstance(about, CacheManifest) else ""
         for tag in tags:
             _in_time(deadline)
             if stored.is_cache:
-                known.append(await self._caches.push(repository, tag, digest, pusher))
+                known.append(await self._caches.push(repository, tag, digest, pusher, config))
             else:
                 await self._tags.point(repository, tag, digest)
         _in_time(deadline)

@@ -26,6 +26,10 @@ class Source(msgspec.Struct, frozen=True):
     user: str | None = None
     """The user who pushed it last, if it was one."""
 
+    config: str = ""
+    """The digest of its config, which tells all that it has; what else is in its manifest depends
+    on where the builder had that from. Nothing where it is not understood."""
+
     @property
     def last_used(self) -> int:
         """When it was last of use to anybody, by being pushed or by being resolved."""
@@ -77,11 +81,15 @@ class Windows:
 
 
 def pushed(
-    sources: Iterable[Source], digest: str, now: int, pusher: Pusher = NOBODY
+    sources: Iterable[Source],
+    digest: str,
+    now: int,
+    pusher: Pusher = NOBODY,
+    config: str = "",
 ) -> tuple[Source, ...]:
-    """The sources when `digest` is pushed, perhaps again."""
+    """The sources when `digest`, with this config, is pushed, perhaps again."""
     known = {source.digest: source for source in sources}
-    first = known.get(digest, Source(digest, now, now, now, pusher.client))
+    first = known.get(digest, Source(digest, now, now, now, pusher.client, config=config))
     pushed_at = max([now, *[source.pushed_at + 1 for source in known.values()]])
     known[digest] = msgspec.structs.replace(
         first, pushed_at=pushed_at, used_at=now, user=pusher.user

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bcrypt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cacheproxy.access.control import ControlledAccess, to_basic
 from cacheproxy.access.htpasswd import Passwords
@@ -53,6 +57,13 @@ _HASH = hashed(PASSWORD)
 def htpasswd(*users: str) -> str:
     """A file with these users, whose password is `PASSWORD`."""
     return "".join(f"{user}:{_HASH}\n" for user in users)
+
+
+def signing_key(path: Path) -> str:
+    """Write a key for tokens; returns where it is."""
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return str(path)
 
 
 def auth_of(text: str) -> Auth:

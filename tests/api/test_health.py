@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from threading import get_ident
 
 import aiohttp
 import pytest
 
+from cacheproxy.api.health import Health
 from cacheproxy.errors import Denied
 from tests.api.test_access import Refusing
 from tests.api.wire import UPLOADS, digest, push_blob
@@ -53,6 +55,17 @@ async def test_metrics_have_the_type_that_prometheus_reads(client: Client) -> No
     """The text format, with its version."""
     async with client.get("/metrics") as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
+
+
+async def test_metrics_are_made_beside_the_event_loop() -> None:
+    """It takes milliseconds, in which no request would be answered."""
+    health = Health(_nothing, lambda: (str(get_ident()).encode(), "text/plain"))
+
+    assert (await health.metrics()).body != str(get_ident()).encode()
+
+
+async def _nothing() -> None:
+    """The bucket is there."""
 
 
 async def test_requests_are_counted_with_endpoint_method_and_status(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from cacheproxy.registry.sources import Pusher, pushed
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
-from tests.api.wire import MANIFEST, digest, manifest
+from tests.api.wire import MANIFEST, begin, digest, manifest
 from tests.exposition import Counted, counted_in
 from tests.fakes import RemoteBucket
 from tests.registry.exports import APP, TAG, Export, export
@@ -109,6 +110,19 @@ async def test_exports_that_change_something_are_told_from_those_that_do_not(
 
     counted = await _counted(client, "cacheproxy_cache_exports_total", "client", "result")
     assert counted == {("one", "stored"): 1, ("two", "stored"): 1, ("two", "unchanged"): 1}
+
+
+async def test_an_export_of_what_was_imported_changes_nothing(client: Client) -> None:
+    """BuildKit writes into the manifest where it has layers from: the config is what counts."""
+    one, again = Runner(client, "one"), json.loads(ONE.written.manifest)
+    for layer in again["layers"]:
+        layer["annotations"]["containerd.io/distribution.source.localhost"] = "ci/app"
+    written = msgspec.structs.replace(ONE.written, manifest=json.dumps(again).encode())
+    await one.export(ONE)
+    await one.export(Export(written, ONE.layers))
+
+    counted = await _counted(client, "cacheproxy_cache_exports_total", "client", "result")
+    assert counted == {("one", "stored"): 1, ("one", "unchanged"): 1}
 
 
 async def test_an_export_that_is_not_pushed_has_changed_nothing(
@@ -297,6 +311,20 @@ async def test_uploads_are_counted_by_how_they_ended(client: Client) -> None:
     counted = await _counted(client, "cacheproxy_blob_uploads_total", "result")
     assert counted == {("stored",): 1, ("mounted",): 1, ("digest_mismatch",): 1}
     assert await _counted(client, "cacheproxy_uploads_in_progress") == {}
+
+
+async def test_an_upload_in_chunks_counts_with_all_of_its_bytes(client: Client) -> None:
+    """As one, when it ends."""
+    location = await begin(client)
+    async with client.patch(location, data=b"01234") as answer:
+        location = answer.headers["Location"]
+    end = f"{location}?digest={digest(b'0123456789')}"
+    async with client.put(end, data=b"56789") as answer:
+        assert answer.status == 201
+
+    assert await _counted(client, "cacheproxy_blob_uploads_total", "result") == {("stored",): 1}
+    counted = await _counted(client, "cacheproxy_blob_upload_bytes_total", "result")
+    assert counted == {("stored",): 10}
 
 
 async def test_there_are_only_so_many_clients(tmp_path: Path) -> None:
