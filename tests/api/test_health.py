@@ -59,7 +59,7 @@ async def test_metrics_have_the_type_that_prometheus_reads(client: Client) -> No
 
 async def test_metrics_are_made_beside_the_event_loop() -> None:
     """It takes milliseconds, in which no request would be answered."""
-    health = Health(_nothing, lambda: (str(get_ident()).encode(), "text/plain"))
+    health = Health(_nothing, lambda: (str(get_ident()).encode(), "text/plain"), apart=False)
 
     assert (await health.metrics()).body != str(get_ident()).encode()
 
