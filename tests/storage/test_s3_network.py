@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -78,17 +79,19 @@ async def test_the_authority_of_aws_settings_is_trusted(
         await _use(bucket, tmp_path)
 
 
+@pytest.mark.parametrize("form", ["http://{}", "{}", "http://user:secret@{}"])
 async def test_a_proxy_leads_to_s3(
     seaweed: SeaweedFS,
     https: str,
     certificate: Certificate,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    form: str,
 ) -> None:
     """As the environment has it for other programs: by all requests, and by none with NO_PROXY."""
     ca_file = str(certificate.authority)
-    async with _tunnels() as (url, wanted):
-        monkeypatch.setenv("HTTPS_PROXY", url)
+    async with _tunnels() as (host, wanted):
+        monkeypatch.setenv("HTTPS_PROXY", form.format(host))
         async with opened(seaweed, endpoint_url=https, ca_file=ca_file) as bucket:
             await _use(bucket, tmp_path)
         assert len(wanted) >= 2  # by our session, and by aiobotocore's
@@ -124,7 +127,29 @@ async def _tunnels() -> AsyncIterator[tuple[str, list[str]]]:
     server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
     async with server:
         host, port = server.sockets[0].getsockname()
-        yield f"http://{host}:{port}", wanted
+        yield f"{host}:{port}", wanted
+
+
+async def test_the_password_of_a_proxy_is_not_told(
+    seaweed: SeaweedFS, https: str, tried_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By any failure, for failures go into logs with all that has caused them."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:secret@{host}:{port}")
+        async with opened(seaweed, endpoint_url=https) as bucket:
+            for ask in (bucket.read("a"), keys(bucket, "")):
+                with pytest.raises(Unavailable) as told:
+                    await ask
+                text = "".join(traceback.format_exception(told.value))
+                assert "407" in text
+                assert "secret" not in text
 
 
 async def test_an_authority_that_nobody_knows_is_said_in_one_sentence(

@@ -93,3 +93,14 @@ def failure(operation: str, error: BaseException) -> RegistryError | Passing:
     if isinstance(error, _PASSING_ERRORS):
         return Passing(f"the bucket cannot be reached for {operation}")
     return Unavailable(f"the bucket cannot be asked for {operation}")
+
+
+def cause(error: BaseException) -> BaseException:
+    """What to tell as the cause of a failure: that of a proxy tells its address, in which there may
+    be a password."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, aiohttp.ClientHttpProxyError):
+            return ConnectionError(f"the proxy answered {found.status} {found.message}")
+        found = found.__cause__ or found.__context__
+    return error

@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError
+from botocore.httpsession import ProxyConfiguration
 from botocore.utils import get_environ_proxies
+from yarl import URL
 
 from cacheproxy.errors import StorageInvalid, Unavailable
 from cacheproxy.oci.ranges import ByteRange
@@ -151,11 +152,12 @@ async def open_s3(
     """
     async with AsyncExitStack() as stack:
         client, signer = await stack.enter_async_context(_client(options, options.endpoint_url))
-        session = await stack.enter_async_context(_session(options, client.meta.endpoint_url))
-        requests = public = S3Requests(options, client, signer, session, observe)
+        proxy, login = _proxy(client.meta.endpoint_url)
+        session = await stack.enter_async_context(_session(options, proxy))
+        requests = public = S3Requests(options, client, signer, session, login, observe)
         if (endpoint_url := options.public_endpoint_url) is not None:
             client, signer = await stack.enter_async_context(_client(options, endpoint_url))
-            public = S3Requests(options, client, signer, session)
+            public = S3Requests(options, client, signer, session, login)
         bucket = S3Bucket(requests, public, abilities, conditions)
         stack.push_async_callback(bucket.close)
         yield bucket
@@ -180,9 +182,7 @@ async def _client(
         await making.__aexit__(None, None, None)
 
 
-def _session(options: S3Options, endpoint_url: str) -> aiohttp.ClientSession:
-    """By way of a proxy where botocore would go that way: aiohttp would look for each request."""
-    proxies = get_environ_proxies(endpoint_url)
+def _session(options: S3Options, proxy: URL | None) -> aiohttp.ClientSession:
     ca_file = _ca_file(options)
     try:
         trust = ssl.create_default_context(cafile=ca_file)
@@ -193,7 +193,7 @@ def _session(options: S3Options, endpoint_url: str) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_SECONDS, sock_read=options.stall_seconds
         ),
-        proxy=proxies.get(urlsplit(endpoint_url).scheme),
+        proxy=proxy,
         headers={"Accept-Encoding": "identity"},
         skip_auto_headers=("Content-Type", "User-Agent"),
         auto_decompress=False,
@@ -201,6 +201,15 @@ def _session(options: S3Options, endpoint_url: str) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(_once,),
     )
+
+
+def _proxy(endpoint_url: str) -> tuple[URL | None, Mapping[str, str]]:
+    """By whom botocore sends requests to this URL, and the password for that: in a header, for
+    failures tell the address. aiohttp would look for it at each request."""
+    configured = ProxyConfiguration(get_environ_proxies(endpoint_url))
+    if (found := configured.proxy_url_for(endpoint_url)) is None:
+        return None, {}
+    return URL(found).with_user(None), configured.proxy_headers_for(found)
 
 
 def _ca_file(options: S3Options) -> str | None:

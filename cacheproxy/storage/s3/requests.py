@@ -18,7 +18,15 @@ from yarl import URL
 
 from cacheproxy.errors import Unavailable
 from cacheproxy.storage.bucket import Observe
-from cacheproxy.storage.s3.answers import FAILURES, NO_KEY, Refused, code_in, failure, keyless
+from cacheproxy.storage.s3.answers import (
+    FAILURES,
+    NO_KEY,
+    Refused,
+    cause,
+    code_in,
+    failure,
+    keyless,
+)
 from cacheproxy.storage.s3.lanes import Lanes
 from cacheproxy.storage.s3.options import S3Options
 from cacheproxy.storage.s3.parts import MIB
@@ -111,6 +119,7 @@ class S3Requests:
     client: Any
     signer: Signer
     session: aiohttp.ClientSession
+    proxy_headers: Mapping[str, str]
     observe: Observe | None = None
     lanes: Lanes = field(default_factory=Lanes)
 
@@ -209,6 +218,7 @@ class S3Requests:
             headers=request.headers(),
             data=request.body() if request.body else None,
             allow_redirects=False,
+            proxy_headers=self.proxy_headers,
         )
 
     async def presign(self, request: Request, seconds: int) -> str:
@@ -254,7 +264,7 @@ def _translated(operation: str) -> Iterator[None]:
     except Refused as refused:
         raise refused.error() from refused
     except FAILURES as error:
-        raise failure(operation, error) from error
+        raise failure(operation, error) from cause(error)
 
 
 def _extend(running: Timeout, response: aiohttp.ClientResponse) -> None:
