@@ -25,6 +25,7 @@ from benchmarks import (
     s3_transfers,
     scaling,
     table,
+    watching,
 )
 from benchmarks.scale import QUICK, WHOLE, Scale
 from benchmarks.turn import alone_on_machine
@@ -40,6 +41,8 @@ ROWS: dict[str, Callable[[Path, Scale], None]] = {
     "unions": merging.unions,
     "collection": collected.collection,
     "gc-latency": gc_latency.latency,
+    "scrape": watching.scrape,
+    "metrics": watching.metrics,
     "month": month.month,
     "s3-costs": s3_costs.costs,
     "s3-crowd": s3_crowd.crowd,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.nginx import nginx
 from benchmarks.processes import ProcessTree, children
 from tests.real.distribution import Distribution
-from tests.server import Server
+from tests.server import SERVE, Server
 
 T = TypeVar("T")
 
@@ -27,9 +28,10 @@ class Peer:
 
 
 @contextmanager
-def cacheproxy(folder: Path, *flags: str) -> Iterator[Peer]:
+def cacheproxy(folder: Path, *flags: str, command: Sequence[str] = SERVE) -> Iterator[Peer]:
     """This server on a folder, with these flags besides."""
-    with started(lambda: Server.running(_made(folder), *flags)) as (server, process):
+    start = partial(Server.running, _made(folder), *flags, command=command)
+    with started(start) as (server, process):
         yield Peer("cacheproxy", server.host, process)
 
 
