@@ -43,6 +43,7 @@ from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.registry.uploads import Uploads
 from cacheproxy.rules import cache_rules, clients, policies
 from cacheproxy.security import Security, service_of
+from cacheproxy.storage.blocking import in_thread
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
@@ -94,7 +95,7 @@ class App:
         idle = config.server.body_idle_timeout
         intake = Intake(idle)
         self._log = RequestLog()
-        self.health = Health(bucket.ping, metrics.exposition)
+        self.health = Health(bucket.ping, self._exposition)
         tier = "disk" if bucket.local else "s3"
         routes = _routes(
             BlobsApi(registry.blobs, tier, idle, config.s3.redirect_bytes),
@@ -128,6 +129,10 @@ class App:
     def _report(self, report: Report) -> None:
         self._metrics.request_ended(report)
         self._log.request_ended(report)
+
+    async def _exposition(self) -> tuple[bytes, str]:
+        self._metrics.settle()
+        return await in_thread(self._metrics.exposition)
 
     @asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:

@@ -44,15 +44,16 @@ class Exchanges:
         if call.endpoint == "end-7" and call.known_export is not None:
             self._looks.pop(_look(call), None)
             return Exchange.UNCHANGED if call.known_export else Exchange.STORED
-        if call.endpoint != "end-3" or call.request.method not in ("GET", "HEAD"):
+        if call.endpoint != "end-3":
             return None
-        is_cache = call.found is not None and call.found.kind is Kind.CACHE_MANIFEST
-        if is_of_pusher(call.request.headers.get("Accept", "")):
-            return self._export(_look(call)) if is_cache else None
-        if status == 404 and ":" not in call.target:
-            return Exchange.NOT_FOUND
-        fetched = is_cache and call.request.method == "GET" and status < 400
-        return Exchange.FOUND if fetched else None
+        if call.found is None:
+            absent = status == 404 and ":" not in call.target and not _is_of_pusher(call)
+            return Exchange.NOT_FOUND if absent else None
+        if call.found.kind is not Kind.CACHE_MANIFEST:
+            return None
+        if call.request.method == "GET":
+            return Exchange.FOUND if status < 400 else None
+        return self._export(_look(call)) if _is_of_pusher(call) else None
 
     def settled(self) -> list[str]:
         """The clients of exports that are known by now to have changed nothing."""
@@ -70,6 +71,10 @@ class Exchanges:
         known = self._looks.pop(look, None)
         self._looks[look] = self._clock() + _PUSH_SECONDS
         return None if known is None else Exchange.UNCHANGED
+
+
+def _is_of_pusher(call: Call) -> bool:
+    return is_of_pusher(call.request.headers.get("Accept", ""))
 
 
 def _look(call: Call) -> _Look:

@@ -8,7 +8,6 @@ from aiohttp import web
 
 from cacheproxy.access.policy import Action
 from cacheproxy.errors import RegistryError
-from cacheproxy.storage.blocking import in_thread
 
 _PING_SECONDS: Final = 5.0
 
@@ -19,7 +18,9 @@ class Health:
     """`/healthz`, `/readyz` and `/metrics`. `draining` is set when the server is to end."""
 
     def __init__(
-        self, ping: Callable[[], Awaitable[None]], exposition: Callable[[], tuple[bytes, str]]
+        self,
+        ping: Callable[[], Awaitable[None]],
+        exposition: Callable[[], Awaitable[tuple[bytes, str]]],
     ) -> None:
         self.draining = False
         self._ping = ping
@@ -51,7 +52,7 @@ class Health:
         return web.Response(text="ready\n")
 
     async def metrics(self) -> web.Response:
-        body, content_type = await in_thread(self._exposition)
+        body, content_type = await self._exposition()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _try(self) -> str | None:
