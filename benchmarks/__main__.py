@@ -26,6 +26,7 @@ from benchmarks import (
     scaling,
     table,
     tls,
+    watching,
 )
 from benchmarks.scale import QUICK, WHOLE, Scale
 from benchmarks.turn import alone_on_machine
@@ -42,6 +43,8 @@ ROWS: dict[str, Callable[[Path, Scale], None]] = {
     "unions": merging.unions,
     "collection": collected.collection,
     "gc-latency": gc_latency.latency,
+    "scrape": watching.scrape,
+    "metrics": watching.metrics,
     "month": month.month,
     "s3-costs": s3_costs.costs,
     "s3-crowd": s3_crowd.crowd,

@@ -9,22 +9,19 @@ import asyncio
 import json
 import os
 import secrets
-import select
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Final
 
-from benchmarks import peers, table
-from benchmarks.load import Connection, Done, LoadError, Target
+from benchmarks import peers
+from benchmarks.latency import ALONE, OURS, interleave, print_latency, print_speed
+from benchmarks.load import Target
 from benchmarks.peers import Peer
-from benchmarks.samples import Sample, measure
 from benchmarks.scale import Scale
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.oci.manifest import OCI_MANIFEST
@@ -42,31 +39,10 @@ _WEEK: Final = 7 * 86400.0
 _REPOSITORIES: Final = 10
 _ASKED: Final = 500
 """How many different things are asked for, in turn."""
-_CONNECTIONS: Final = 16
-_BUFFER_BYTES: Final = 1 << 20
-_STALLED_SECONDS: Final = 60
-_LONGER: Final = 4
-"""Times as long as other reads are measured: of the slowest hundredth there are not many."""
-_MOST_WORSE: Final = 1.1
-
-_NOT: Final = "alone"
-_COLLECTING: Final = "cacheproxy"
 _FLAGS: Final = {
-    _NOT: "--collection-interval-seconds=0",
-    _COLLECTING: "--collection-interval-seconds=0.001",
+    ALONE: "--collection-interval-seconds=0",
+    OURS: "--collection-interval-seconds=0.001",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """`seconds` is what each request took, in order."""
-
-    sample: Sample
-    seconds: Sequence[float]
-
-    def within(self, share: float) -> float:
-        """The milliseconds within which this share of the requests was answered."""
-        return self.seconds[int(share * (len(self.seconds) - 1))] * 1000
 
 
 def latency(folder: Path, scale: Scale) -> None:
@@ -74,41 +50,14 @@ def latency(folder: Path, scale: Scale) -> None:
     paths = asyncio.run(_fill(folder / "filled"))
     with ExitStack() as stack:
         servers = [stack.enter_context(_started(folder, name)) for name in _FLAGS]
-        for server in servers:
-            _ask(server.host, paths, 1.0)  # what comes later is remembered from now on
-        runs = _measured(servers, paths, scale)
-        cycles = (folder / _COLLECTING / "server.log").read_text().count('"collected"')
-    _print(f"requests, always collecting, {cycles} ended (limit: never)", runs)
+        runs = interleave(servers, partial(_targets, paths), scale)
+        cycles = (folder / OURS / "server.log").read_text().count('"collected"')
+    print_latency(f"requests, always collecting, {cycles} ended (limit: never)", runs)
+    print_speed("", runs)
 
 
-def _measured(servers: Sequence[Peer], paths: Sequence[str], scale: Scale) -> dict[str, list[_Run]]:
-    runs: dict[str, list[_Run]] = {server.name: [] for server in servers}
-    for _ in range(scale.rounds):
-        for server in servers:
-            taken: list[float] = []
-            work = partial(_timed, server.host, paths, scale.seconds * _LONGER, taken)
-            runs[server.name].append(_Run(measure(server.process, work), sorted(taken)))
-    return runs
-
-
-def _timed(host: str, paths: Sequence[str], seconds: float, taken: list[float]) -> Done:
-    taken += _ask(host, paths, seconds)
-    return Done(len(taken), 0)
-
-
-def _print(row: str, runs: Mapping[str, Sequence[_Run]]) -> None:
-    def medians(figure: Callable[[_Run], float]) -> dict[str, float]:
-        return {name: statistics.median(map(figure, each)) for name, each in runs.items()}
-
-    half, most = medians(lambda run: run.within(0.5)), medians(lambda run: run.within(0.99))
-    speed = medians(lambda run: run.sample.per_second)
-    cheap = medians(lambda run: run.sample.per_cpu_second)
-    table.print_line(row, "p50 ms", half)
-    table.print_line("", "p99 ms", most, table.times(most, _MOST_WORSE, _NOT))
-    for unit, figures in ("req / s", speed), ("req / CPU s", cheap):
-        least = f">= {1 / _MOST_WORSE:.2f} x {_NOT}"
-        met = figures[_COLLECTING] * _MOST_WORSE >= figures[_NOT]
-        table.print_line("", unit, figures, table.Target(least, met))
+def _targets(paths: Sequence[str], host: str) -> list[Target]:
+    return [Target(host, "HEAD" if "/blobs/" in path else "GET", path) for path in paths]
 
 
 @contextmanager
@@ -118,50 +67,6 @@ def _started(folder: Path, name: str) -> Iterator[Peer]:
     shutil.copytree(folder / "filled", mine / "data", copy_function=os.link)
     with peers.cacheproxy(mine, _FLAGS[name]) as peer:
         yield replace(peer, name=name)
-
-
-def _ask(host: str, paths: Sequence[str], seconds: float) -> list[float]:
-    """Ask for all in turn, over all connections for so long; what each answer took."""
-    requests = cycle([Target(host, "HEAD" if "/blobs/" in path else "GET", path) for path in paths])
-    taken: list[float] = []
-    with ExitStack() as stack:
-        poll = stack.enter_context(select.epoll())
-        asking: dict[int, _Asking] = {}
-        for _ in range(_CONNECTIONS):
-            one = _Asking(next(requests))
-            stack.enter_context(one.connection.socket)
-            asking[one.connection.socket.fileno()] = one
-            poll.register(one.connection.socket, select.EPOLLIN)
-        deadline = time.monotonic() + seconds
-        while asking:
-            events = poll.poll(_STALLED_SECONDS)
-            if not events:
-                raise LoadError("nothing came")
-            for fd, _ in events:
-                one = asking[fd]
-                if not one.connection.take():
-                    continue
-                now = time.monotonic()
-                taken.append(now - one.since)
-                if now > deadline:
-                    del asking[fd]
-                else:
-                    one.ask(next(requests))
-    return taken
-
-
-class _Asking:
-    """A connection, and since when it waits for its answer."""
-
-    def __init__(self, target: Target) -> None:
-        self.connection = Connection(target, bytearray(_BUFFER_BYTES))
-        self.ask(target)
-
-    def ask(self, target: Target) -> None:
-        self.connection.request = target.request
-        self.connection.bodies = target.bodies
-        self.since = time.monotonic()
-        self.connection.begin()
 
 
 async def _fill(root: Path) -> list[str]:

@@ -41,11 +41,12 @@ class Done:
 
 
 class Target:
-    """A request to one server: `method` and `path` with no body."""
+    """A request to one server: `method` and `path` with no body; `more` are lines of its head."""
 
-    def __init__(self, host: str, method: str, path: str) -> None:
+    def __init__(self, host: str, method: str, path: str, more: str = "") -> None:
         self.host = host
-        self.request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{_HEADERS}\r\n".encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{_HEADERS}{more}\r\n"
+        self.request = head.encode()
         self.bodies = method != "HEAD"
 
 

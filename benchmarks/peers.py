@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from benchmarks.nginx import nginx
 from benchmarks.processes import ProcessTree, children
 from tests.real.distribution import Distribution
 from tests.s3.tls import Certificate
-from tests.server import Server
+from tests.server import SERVE, Server
 
 T = TypeVar("T")
 
@@ -28,9 +29,10 @@ class Peer:
 
 
 @contextmanager
-def cacheproxy(folder: Path, *flags: str) -> Iterator[Peer]:
+def cacheproxy(folder: Path, *flags: str, command: Sequence[str] = SERVE) -> Iterator[Peer]:
     """This server on a folder, with these flags besides."""
-    with started(lambda: Server.running(_made(folder), *flags)) as (server, process):
+    start = partial(Server.running, _made(folder), *flags, command=command)
+    with started(start) as (server, process):
         yield Peer("cacheproxy", server.host, process)
 
 

@@ -42,6 +42,7 @@ from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.registry.together import together
 from cacheproxy.rules import cache_rules, clients, namespaces
 from cacheproxy.security import Security, service_of
+from cacheproxy.storage.blocking import in_thread
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.opening import Place
@@ -96,7 +97,7 @@ class App:
         intake = Intake(idle)
         self._log = RequestLog()
         apart = bool(config.metrics.listen)
-        self.health = Health(bucket.ping, metrics.exposition, apart=apart)
+        self.health = Health(bucket.ping, self._exposition, apart=apart)
         tier = "disk" if bucket.local else "s3"
         routes = _routes(
             BlobsApi(registries, tier, idle, config.s3.redirect_bytes),
@@ -132,6 +133,10 @@ class App:
     def _report(self, report: Report) -> None:
         self._metrics.request_ended(report)
         self._log.request_ended(report)
+
+    async def _exposition(self) -> tuple[bytes, str]:
+        self._metrics.count()
+        return await in_thread(self._metrics.exposition)
 
     @asynccontextmanager
     async def serving(
@@ -217,7 +222,8 @@ class App:
             yield from upkeep.chores()
 
     async def _settle(self) -> None:
-        """Tell which exports have changed nothing: the tag was looked at, and not pushed to."""
+        """Count; exports have changed nothing where the tag was looked at, and not pushed to."""
+        self._metrics.count()
         for look in self._metrics.settled():
             caches = self._registries.of(look.repository).caches
             if not await caches.pushed_since(look.repository, look.tag, look.at):

@@ -54,19 +54,19 @@ class Exchanges:
         if call.endpoint == "end-7" and call.known_export is not None:
             self._pushed(call)
             return Exchange.UNCHANGED if call.known_export else Exchange.STORED
-        if call.endpoint != "end-3" or call.request.method not in ("GET", "HEAD"):
+        if call.endpoint != "end-3":
             return None
         is_cache = call.found is not None and call.found.kind is Kind.CACHE_MANIFEST
         if call.request.method == "GET" and is_cache:  # by tag or by digest
             return Exchange.FOUND if status < 400 else None
-        if ":" in call.target:
-            return None
-        if is_of_pusher(call.request.headers.get("Accept", "")):
-            if is_cache:
-                now = self._clock()
-                self._looks.append(Look(call.client, call.repository, Tag(call.target), now))
-            return None
-        return Exchange.NOT_FOUND if status == 404 else None
+        if ":" in call.target or not (is_cache or status == 404):
+            return None  # most requests, so that they cost next to nothing
+        if not is_of_pusher(call.request.headers.get("Accept", "")):
+            return Exchange.NOT_FOUND if status == 404 else None
+        if is_cache:
+            look = Look(call.client, call.repository, Tag(call.target), self._clock())
+            self._looks.append(look)
+        return None
 
     def settled(self) -> list[Look]:
         """Looks whose exports have changed nothing, if they were not pushed to another process."""

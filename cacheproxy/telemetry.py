@@ -6,7 +6,9 @@ values: see README, "Metrics", for how many series that are.
 
 import sys
 import time
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -22,10 +24,10 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cacheproxy import __version__
-from cacheproxy.api.call import Call, Found, Kind
+from cacheproxy.api.call import Call, Kind
 from cacheproxy.api.entrance import CLIENT_GONE, Report
-from cacheproxy.buildkit.accept import is_for_config
 from cacheproxy.exchanges import Exchange, Exchanges, Look
+from cacheproxy.tallies import Case, Tally, case_of
 
 # Without them a scrape is half as long, and nobody draws when a series began.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -33,31 +35,44 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotati
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
-_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 _UPLOADS: Final = frozenset({"end-4a", "end-5", "end-6"})
 _UPLOADED: Final = frozenset({"end-4b", "end-6", "end-11"})
-_LOOKS: Final = {"end-2": Kind.BLOB, "end-3": Kind.MANIFEST}
+
+
+class _Histogram(Histogram):
+    """Takes many observations at once."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        amounts, below = sorted(amounts), 0
+        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
+            upto = bisect_right(amounts, bound)
+            if upto > below:
+                bucket.inc(upto - below)
+            below = upto
+        self._sum.inc(sum(amounts))
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """The series of one kind of answers."""
+class _Series:
+    """Where the requests of one case are counted: each of them, the bytes of their bodies, and
+    those of what they found."""
 
-    requests: Counter
-    seconds: Histogram
-    first_byte: Histogram
-    received: Counter
-    sent: Counter
+    requests: Sequence[Counter]
+    sizes: Sequence[Counter]
+    received: Sequence[Counter]
+    sent: Sequence[Counter]
+    seconds: _Histogram
+    first_byte: _Histogram
 
-
-@dataclass(frozen=True, slots=True)
-class _Looks:
-    """The series of what one client finds in one way."""
-
-    requests: Counter
-    bytes: Counter
-    of_client: Counter
-    bytes_of_client: Counter
+    def count(self, tally: Tally) -> None:
+        for counters, amount in (
+            (self.requests, tally.requests),
+            (self.sizes, tally.size),
+            (self.received, tally.received),
+            (self.sent, tally.sent),
+        ):
+            for counter in counters:
+                counter.inc(amount)
 
 
 class Metrics:
@@ -77,10 +92,10 @@ class Metrics:
         self._define_storage()
         self._define_collection()
         # Looking children up costs more than counting does.
-        self._running = lru_cache(100)(self._in_progress.labels)
-        self._answers = lru_cache(1000)(self._find_answers)
-        self._looks = lru_cache(10_000)(self._find_looks)
+        self._series = lru_cache(10_000)(self._find_series)
         self._exchanged_by = lru_cache(1000)(self._find_exchanges)
+        self._running: defaultdict[str, int] = defaultdict(int)
+        self._tallies: defaultdict[Case, Tally] = defaultdict(Tally)
 
     def _define_http(self) -> None:
         self._requests = self._counter(
@@ -190,13 +205,13 @@ class Metrics:
 
     def _define_storage(self) -> None:
         self._tier_bytes = self._gauge(
-            "cacheproxy_tier_bytes", "Bytes of blobs in the tier.", ["tier"], mode="max"
+            "cacheproxy_tier_bytes", "Bytes of blobs in the tier.", ["tier"], mode="mostrecent"
         )
         self._tier_limit = self._gauge(
-            "cacheproxy_tier_limit_bytes", "How many it may have.", ["tier"], mode="max"
+            "cacheproxy_tier_limit_bytes", "How many it may have.", ["tier"], mode="mostrecent"
         )
         self._tier_objects = self._gauge(
-            "cacheproxy_tier_objects", "Blobs in the tier.", ["tier"], mode="max"
+            "cacheproxy_tier_objects", "Blobs in the tier.", ["tier"], mode="mostrecent"
         )
         self._evictions = self._counter(
             "cacheproxy_tier_evictions", "Blobs evicted from the tier.", ["tier", "reason"]
@@ -237,56 +252,31 @@ class Metrics:
             self._cycles.labels(result)
 
     def request_began(self, endpoint: str) -> None:
-        self._running(endpoint).inc()
-        if endpoint in _UPLOADS:
-            self._uploading.inc()
+        self._running[endpoint] += 1
 
     def request_ended(self, report: Report) -> None:
-        call = report.call
-        self._running(report.endpoint).dec()
-        if report.endpoint in _UPLOADS:
-            self._uploading.dec()
-        answers = self._answers(call.endpoint, call.request.method, report.status)
-        answers.requests.inc()
-        answers.seconds.observe(report.seconds)
-        answers.first_byte.observe(report.first_byte_seconds)
-        if call.received:
-            answers.received.inc(call.received)
-        if call.sent:
-            answers.sent.inc(call.sent)
-        if call.endpoint in _LOOKS:
-            self._looked(call, report.status)
-        elif call.endpoint in _UPLOADED:
+        call, status = report.call, report.status
+        self._running[report.endpoint] -= 1
+        exchange = self._exchanges.ended(call, status)
+        self._tallies[case_of(call, status, exchange)].add(report)
+        if call.endpoint in _UPLOADED:
             self._uploaded(call, report)
-        if (exchange := self._exchanges.ended(call, report.status)) is not None:
-            self._exchanged(call.client, exchange)
 
-    def _looked(self, call: Call, status: int) -> None:
-        method = call.request.method
-        if method not in ("GET", "HEAD"):
-            return
-        if (outcome := _outcome(call, status)) is None:
-            return
-        kind, result, tier = outcome
-        looks = self._looks(call.client, kind, method.lower(), result, tier)
-        looks.requests.inc()
-        looks.of_client.inc()
-        if call.sent:
-            looks.bytes.inc(call.sent)
-            looks.bytes_of_client.inc(call.sent)
-        if call.found is None or status >= 400:
-            return
-        self._used(call, call.found, method)
-
-    def _used(self, call: Call, found: Found, method: str) -> None:
-        """What was found spares the client some work."""
-        if method == "HEAD":
-            if call.endpoint == "end-3":
-                return  # it is fetched after this, or pushed
-            self._avoided.labels(call.client).inc()
-            self._avoided_bytes.labels(call.client).inc(found.size)
-        if call.pusher and any(pusher != call.client for pusher in found.pushers):
-            self._shared_hits.labels(call.client, found.kind.value).inc()
+    def count(self) -> None:
+        """Count what has ended since the last call: now and then, and before it is shown, in the
+        thread that tells of requests."""
+        tallies, self._tallies = self._tallies, defaultdict(Tally)
+        times: defaultdict[_Histogram, list[float]] = defaultdict(list)
+        for case, tally in tallies.items():
+            series = self._series(case)
+            series.count(tally)
+            times[series.seconds] += tally.seconds
+            times[series.first_byte] += tally.first_byte
+        for histogram, seconds in times.items():
+            histogram.observe_all(seconds)
+        for endpoint, running in self._running.items():
+            self._in_progress.labels(endpoint).set(running)
+        self._uploading.set(sum(self._running[endpoint] for endpoint in _UPLOADS))
 
     def settled(self) -> list[Look]:
         """Looks that no push has followed here; to be asked for now and then, see `unchanged`."""
@@ -294,10 +284,7 @@ class Metrics:
 
     def unchanged(self, look: Look) -> None:
         """No push has followed it anywhere: the tag had what the client would have pushed."""
-        self._exchanged(look.client, Exchange.UNCHANGED)
-
-    def _exchanged(self, client: str, exchange: Exchange) -> None:
-        self._exchanged_by(client)[exchange].inc()
+        self._exchanged_by(look.client)[Exchange.UNCHANGED].inc()
 
     def _uploaded(self, call: Call, report: Report) -> None:
         if call.endpoint == "end-11" and report.status == 202:
@@ -347,24 +334,36 @@ class Metrics:
             MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]  # it has no annotations
         return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
 
-    def _find_answers(self, endpoint: str, method: str, status: int) -> _Answers:
-        if method not in _METHODS:  # clients choose them freely; a label must not
-            method = "other"
-        return _Answers(
-            self._requests.labels(endpoint, method, str(status)),
+    def _find_series(self, case: Case) -> _Series:
+        endpoint, method = case.endpoint, case.method
+        requests = [self._requests.labels(endpoint, method, str(case.status))]
+        requests += self._looks(case)
+        if case.exchange is not None:
+            requests.append(self._exchanged_by(case.client)[case.exchange])
+        sent = [self._sent.labels(endpoint)]
+        if case.found and method == "GET":
+            sent.append(self._cache_bytes.labels(case.kind, case.result, case.tier))
+            sent.append(self._client_bytes.labels(case.client, case.kind, case.result))
+        return _Series(
+            requests,
+            [self._avoided_bytes.labels(case.client)] if case.avoids_upload else [],
+            [self._received.labels(endpoint)],
+            sent,
             self._seconds.labels(endpoint, method),
             self._first_byte.labels(endpoint, method),
-            self._received.labels(endpoint),
-            self._sent.labels(endpoint),
         )
 
-    def _find_looks(self, client: str, kind: str, op: str, result: str, tier: str) -> _Looks:
-        return _Looks(
-            self._cache_requests.labels(kind, op, result, tier),
-            self._cache_bytes.labels(kind, result, tier),
-            self._client_requests.labels(client, kind, result),
-            self._client_bytes.labels(client, kind, result),
-        )
+    def _looks(self, case: Case) -> Iterator[Counter]:
+        """Where the looks for something are counted, by what they found."""
+        if not case.kind:
+            return
+        op = case.method.lower()
+        yield self._cache_requests.labels(case.kind, op, case.result, case.tier)
+        yield self._client_requests.labels(case.client, case.kind, case.result)
+        if case.avoids_upload:
+            yield self._avoided.labels(case.client)
+        if case.shared:
+            yield self._shared_hits.labels(case.client, case.kind)
 
     def _find_exchanges(self, client: str) -> dict[Exchange, Counter]:
         """All of a client's, for a ratio needs those as well that are 0."""
@@ -383,7 +382,7 @@ class Metrics:
         name: str,
         told: str,
         labels: Sequence[str] = (),
-        mode: Literal["livesum", "max"] = "livesum",
+        mode: Literal["livesum", "max", "mostrecent"] = "livesum",
     ) -> Gauge:
         return Gauge(name, told, labels, multiprocess_mode=mode, registry=self._registry)
 
@@ -393,21 +392,8 @@ class Metrics:
         told: str,
         labels: Sequence[str] = (),
         buckets: Sequence[float] = _SECONDS,
-    ) -> Histogram:
-        return Histogram(name, told, labels, buckets=buckets, registry=self._registry)
-
-
-def _outcome(call: Call, status: int) -> tuple[str, str, str] | None:
-    """Kind, result and tier of a look; None if it was none, as it was not allowed or not right."""
-    found = call.found
-    if found is not None and (status < 400 or status == CLIENT_GONE):
-        return found.kind.value, found.result, found.tier
-    kind = _LOOKS[call.endpoint]
-    if kind is Kind.BLOB and is_for_config(call.request.headers.get("Accept", "")):
-        kind = Kind.CONFIG
-    if status == 404:
-        return kind.value, "miss", "none"
-    return (kind.value, "error", "none") if status >= 500 else None
+    ) -> _Histogram:
+        return _Histogram(name, told, labels, buckets=buckets, registry=self._registry)
 
 
 def _result(call: Call, report: Report) -> str:

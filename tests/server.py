@@ -47,11 +47,13 @@ class Server:
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path, *flags: str, port: int = 0) -> Iterator[Server]:
+    def running(
+        cls, folder: Path, *flags: str, port: int = 0, command: Sequence[str] = SERVE
+    ) -> Iterator[Server]:
         """Serve the files in `folder`/data on a loopback port, with these flags besides."""
         data = folder / "data"
         storage = f"--storage=file://{data}"
-        command = (*SERVE, storage, *flags)
+        command = (*command, storage, *flags)
         with cls._started(folder, os.environ, port, command) as (daemon, host):
             yield cls(daemon, host, data)
 

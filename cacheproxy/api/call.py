@@ -1,9 +1,10 @@
 """One request, understood: what every handler is given."""
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from urllib.parse import parse_qs
 
+import msgspec
 from aiohttp import web
 
 from cacheproxy.access.clients import UNKNOWN
@@ -12,7 +13,7 @@ from cacheproxy.errors import RequestInvalid
 from cacheproxy.oci.reference import Repository
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What was asked for, for those who count it."""
 
     CACHE_MANIFEST = "cache_manifest"
@@ -21,8 +22,7 @@ class Kind(Enum):
     BLOB = "blob"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What a GET or HEAD found: how (`hit`, `fill` or `coalesced`), and in which tier.
 
     `size` is in bytes, whatever of it is sent; `pushers` are some of those whose work it is.

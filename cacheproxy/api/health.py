@@ -8,7 +8,6 @@ from aiohttp import web
 
 from cacheproxy.access.policy import Action
 from cacheproxy.errors import RegistryError
-from cacheproxy.storage.blocking import in_thread
 
 _PING_SECONDS: Final = 5.0
 
@@ -24,7 +23,7 @@ class Health:
     def __init__(
         self,
         ping: Callable[[], Awaitable[None]],
-        exposition: Callable[[], tuple[bytes, str]],
+        exposition: Callable[[], Awaitable[tuple[bytes, str]]],
         *,
         apart: bool,
     ) -> None:
@@ -69,7 +68,7 @@ class Health:
         return web.Response(text="ready\n")
 
     async def metrics(self) -> web.Response:
-        body, content_type = await in_thread(self._exposition)
+        body, content_type = await self._exposition()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _try(self) -> str | None:

@@ -9,8 +9,8 @@ from threading import get_ident
 import aiohttp
 import pytest
 
-from cacheproxy.api.health import Health
 from cacheproxy.errors import Denied
+from cacheproxy.telemetry import Metrics
 from tests.api.test_access import Refusing
 from tests.api.wire import UPLOADS, digest, push_blob
 from tests.server import serving
@@ -57,15 +57,14 @@ async def test_metrics_have_the_type_that_prometheus_reads(client: Client) -> No
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
 
 
-async def test_metrics_are_made_beside_the_event_loop() -> None:
+async def test_metrics_are_made_beside_the_event_loop(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It takes milliseconds, in which no request would be answered."""
-    health = Health(_nothing, lambda: (str(get_ident()).encode(), "text/plain"), apart=False)
+    monkeypatch.setattr(Metrics, "exposition", lambda _: (str(get_ident()).encode(), "text/plain"))
 
-    assert (await health.metrics()).body != str(get_ident()).encode()
-
-
-async def _nothing() -> None:
-    """The bucket is there."""
+    async with client.get("/metrics") as answer:
+        assert int(await answer.text()) != get_ident()
 
 
 async def test_requests_are_counted_with_endpoint_method_and_status(client: Client) -> None:
