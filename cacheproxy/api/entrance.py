@@ -116,8 +116,9 @@ class Entrance:
             if route.action is not None:
                 credentials = call.request.headers.get("Authorization")
                 call.identity = await self._access.identify(credentials)
-                call.client = self._clients.name(call.identity, call.request.headers, call.address)
                 self._access.authorize(call.identity, route.action, call.name)
+                # Not before: there is room for so many names, and it is not for strangers.
+                call.client = self._clients.name(call.identity, call.request.headers, call.address)
             return await route.handler(call), None
         except RegistryError as error:
             if error.__cause__ is not None:

@@ -198,8 +198,8 @@ def _outside(source: Source, window: Window, now: int) -> str:
 
 
 def _untrusted(source: Source) -> str:
-    who = "nobody known" if source.user is None else f"user {source.user}"
-    return f"{who} has pushed it, and may not push here now"
+    who = " and ".join("somebody unknown" if user is None else user for user in source.users)
+    return f"it was pushed by {who}, who may not push here now"
 
 
 def _amount(cache: Cache, missing: frozenset[str]) -> Amount:

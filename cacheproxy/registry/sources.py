@@ -23,8 +23,8 @@ class Source(msgspec.Struct, frozen=True):
 
     pusher: str = ""
     """The client that pushed it first, where that is known."""
-    user: str | None = None
-    """The user who pushed it last, if it was one."""
+    users: tuple[str | None, ...] = (None,)
+    """Who has pushed it, the latest last; None is somebody unknown."""
 
     config: str = ""
     """The digest of its config, which tells all that it has; what else is in its manifest depends
@@ -45,6 +45,9 @@ class Pusher:
 
 
 NOBODY: Final = Pusher()
+
+_USERS: Final = 8
+"""How many of those who push the same are remembered."""
 
 MayPush = Callable[[str | None, Repository], bool]
 """Whether a user, or with None anybody, may push to a repository now."""
@@ -89,10 +92,11 @@ def pushed(
 ) -> tuple[Source, ...]:
     """The sources when `digest`, with this config, is pushed, perhaps again."""
     known = {source.digest: source for source in sources}
-    first = known.get(digest, Source(digest, now, now, now, pusher.client, config=config))
+    first = known.get(digest, Source(digest, now, now, now, pusher.client, (), config))
     pushed_at = max([now, *[source.pushed_at + 1 for source in known.values()]])
+    users = [*[user for user in first.users if user != pusher.user], pusher.user]
     known[digest] = msgspec.structs.replace(
-        first, pushed_at=pushed_at, used_at=now, user=pusher.user
+        first, pushed_at=pushed_at, used_at=now, users=tuple(users[-_USERS:])
     )
     return tuple(known.values())
 
@@ -100,8 +104,10 @@ def pushed(
 def trusted_of(
     sources: Iterable[Source], repository: Repository, may_push: MayPush
 ) -> list[Source]:
-    """The sources whose pushers may still push."""
-    return [source for source in sources if may_push(source.user, repository)]
+    """The sources that somebody has pushed who may still push."""
+    return [
+        source for source in sources if any(may_push(user, repository) for user in source.users)
+    ]
 
 
 def anybody_may_push(user: str | None, repository: Repository) -> bool:

@@ -7,17 +7,21 @@ import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
+from cacheproxy.access.policy import Action
 from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
+from cacheproxy.errors import Denied
 from cacheproxy.oci.digest import Digest
 from cacheproxy.registry.sources import Pusher, pushed
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
+from tests.api.test_access import Refusing
 from tests.api.wire import MANIFEST, begin, digest, manifest
 from tests.exposition import Counted, counted_in
 from tests.fakes import RemoteBucket
@@ -325,6 +329,19 @@ async def test_an_upload_in_chunks_counts_with_all_of_its_bytes(client: Client) 
     assert await _counted(client, "cacheproxy_blob_uploads_total", "result") == {("stored",): 1}
     counted = await _counted(client, "cacheproxy_blob_upload_bytes_total", "result")
     assert counted == {("stored",): 10}
+
+
+async def test_strangers_take_no_names(tmp_path: Path) -> None:
+    """Of those that there is room for: who is refused has none."""
+    access = Refusing(Denied(), frozenset({(Action.PULL, "ci/app"), (Action.METRICS, "None")}))
+    settings: dict[str, Any] = {"clients__header": "X-Runner", "clients__names": 1}
+    async with serving(tmp_path / "data", access, **settings) as client:
+        stranger, one = Runner(client, "stranger"), Runner(client, "one")
+        assert await stranger.ask("HEAD", "/v2/ci/other/manifests/cache") == 403
+        assert await one.ask("HEAD", _TAG) == 404
+        counted = await _counted(client, "cacheproxy_client_cache_requests_total", "client")
+
+    assert counted == {("one",): 1}
 
 
 async def test_there_are_only_so_many_clients(tmp_path: Path) -> None:

@@ -336,5 +336,5 @@ async def test_who_may_not_push_any_more_is_told(rooms: Rooms) -> None:
     why = {source.digest: source.left_out for source in report.sources}
     assert why == {
         str(_ONE.digest): None,
-        str(_OTHER.digest): "user mallory has pushed it, and may not push here now",
+        str(_OTHER.digest): "it was pushed by mallory, who may not push here now",
     }
