@@ -47,7 +47,7 @@ from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.opening import Place
 from cacheproxy.telemetry import Metrics
-from cacheproxy.upkeep import Upkeep, every
+from cacheproxy.upkeep import Turns, Upkeep, every
 
 log = structlog.get_logger()
 
@@ -59,6 +59,7 @@ _MEASURE_SECONDS: Final = 10.0
 _SETTLE_SECONDS: Final = 1.0
 _LAG_SECONDS: Final = 0.25
 _NAMES: Final = "clients"
+_COLLECTING: Final = "collecting"
 _END_SECONDS: Final = 1.0
 _NOTHING_SECONDS: Final = 0.01
 _BACKLOG: Final = 1024
@@ -110,18 +111,18 @@ class App:
             routes,
             access,
             Challenges(config.server.public_url, service_of(config)),
-            clients(config.clients, _names(config)),
+            clients(config.clients, Names(config.clients.names, _shared(_NAMES))),
             self.health,
             metrics.request_began,
             self._report,
         )
-        turn = asyncio.Lock()
+        turns = Turns(_shared(_COLLECTING))
         self._upkeep = [
             Upkeep(
                 registry,
                 Collecting(config, bucket, registry.namespace, conditions),
                 config.collection.interval_seconds,
-                turn,
+                turns,
                 metrics,
             )
             for registry in registries
@@ -300,10 +301,10 @@ def _contents(bucket: Bucket, tier: Tier | None) -> Contents:
     return Contents(bucket, SpoolFolder(tier.spool), tier)
 
 
-def _names(config: Config) -> Names:
-    """Workers share the names of clients, as they share metrics."""
+def _shared(name: str) -> str | None:
+    """The file with this name that workers share, as they share metrics."""
     shared = shared_metrics()
-    return Names(config.clients.names, shared and os.path.join(shared, _NAMES))
+    return shared and os.path.join(shared, name)
 
 
 def _routes(

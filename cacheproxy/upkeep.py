@@ -1,7 +1,10 @@
 """Upkeep: what a server does beside requests, for as long as there are any."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+import fcntl
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Final
 
@@ -33,22 +36,52 @@ async def every(
         await asyncio.sleep(seconds)
 
 
+class Turns:
+    """Of all namespaces and workers one at a time has a collector, for each takes memory of its
+    own. Workers have a lock in common, the file at `path`."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[bool]:
+        """Whether it is our turn, when it is that of this process; others are not waited for."""
+        async with self._lock:
+            if self._path is None:
+                yield True
+                return
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                yield _locked(fd)
+            finally:
+                os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class Upkeep:
     """What is done for one namespace. It is collected every `interval` seconds, or with 0 not here,
-    and at most one is at a time: that which has the `turn`."""
+    when it is its turn."""
 
     def __init__(
         self,
         registry: Registry,
         collecting: Collecting,
         interval: float,
-        turn: asyncio.Lock,
+        turns: Turns,
         metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._collecting = collecting
         self._interval = interval
-        self._turn = turn
+        self._turns = turns
         self._metrics = metrics
 
     def chores(self) -> Iterator[Coroutine[None, None, None]]:
@@ -66,12 +99,14 @@ class Upkeep:
         if condemned.doomed:
             await condemned.poll()  # it may be done by now
         if condemned.doomed:
-            await self._collecting.finish()
+            async with self._turns.take() as ours:
+                if ours:
+                    await self._collecting.finish()
 
     async def _collect(self) -> None:
         try:
-            async with self._turn:
-                report = await self._collecting.collect()
+            async with self._turns.take() as ours:
+                report = await self._collecting.collect() if ours else None
         except RegistryError:
             self._metrics.collection_failed()
             raise
