@@ -174,6 +174,7 @@ class App:
             # aiohttp waits for idle connections too, which have nothing to end.
             await http.shutdown(_END_SECONDS if self.entrance.in_flight else _NOTHING_SECONDS)
             await self._contents.close()
+            self._metrics.count()  # other workers show it
             threads.shutdown(wait=True)
 
     @asynccontextmanager

@@ -190,10 +190,9 @@ def test_workers_serve_one_folder_and_count_as_one(tmp_path: Path) -> None:
             assert _push(server.host, f"{number}".encode())[0] == 201
         for number in range(30):
             server.get(f"/v2/ci/app/blobs/{_digest(f'{number}'.encode())}")
-        metrics = server.get("/metrics")
 
         line = 'cacheproxy_http_requests_total{code="200",endpoint="end-2",method="GET"} 30.0'
-        assert line in metrics
+        _wait(lambda: line in server.get("/metrics"))  # the others tell once a second
 
 
 def test_operators_are_answered_apart_until_the_end(tmp_path: Path) -> None:
@@ -204,6 +203,7 @@ def test_operators_are_answered_apart_until_the_end(tmp_path: Path) -> None:
         for number in range(30):
             assert _push(server.host, f"{number}".encode())[0] == 201
         pushed = b'cacheproxy_http_requests_total{code="201",endpoint="end-4b",method="POST"} 30.0'
+        _wait(lambda: pushed in _send(operators, "GET", "/metrics", b"")[1])
         for _ in range(10):
             status, told = _send(operators, "GET", "/metrics", b"")
             assert (status, pushed in told) == (200, True)
