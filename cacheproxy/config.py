@@ -373,6 +373,18 @@ def as_yaml(config: Config) -> str:
     return yaml.safe_dump(tree, sort_keys=False)
 
 
+def handed_down(path: str | None) -> Config:
+    """What `as_yaml` has written to a file, all of it, and nothing else.
+
+    Raises:
+        ConfigError: something is missing, or is not what the setting takes.
+    """
+    given = dict(_from_file(path))
+    if missing := [each.key for each in settings() if each.key not in given]:
+        raise ConfigError(f"the server has not handed down all of its settings: no {missing[0]}")
+    return load(given, {})
+
+
 def _from_file(path: str | None) -> Iterator[tuple[str, Any]]:
     if path is None:
         return
