@@ -97,7 +97,7 @@ class Collecting:
         command.append(f"--namespace={self._namespace.name}")
         with TemporaryFile() as file:
             file.write(self._settings)
-            file.flush()
+            file.seek(0)  # where /dev/fd is a duplicate, it is read from here on
             inherited = [file.fileno()]
             command.append(f"--config=/dev/fd/{file.fileno()}")
             if self._conditions is not None:

@@ -322,7 +322,7 @@ def load(
     tree: dict[str, dict[str, Any]] = {}
     for key, value in (*_from_file(file), *_from_environment(environment), *flags.items()):
         section, _, name = key.partition(".")
-        tree.setdefault(section, {})[name] = _unfolded(value)
+        tree.setdefault(section, {})[name] = _unfolded(value) if key in _folded() else value
     try:
         config = msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -333,6 +333,12 @@ def load(
 def file_of(environment: Mapping[str, str] | None = None) -> str | None:
     """The YAML file that the environment names."""
     return (os.environ if environment is None else environment).get(PREFIX + "CONFIG")
+
+
+@cache
+def _folded() -> frozenset[str]:
+    """Settings that are lists or tables; others may begin with a bracket, as `[::]:5000` does."""
+    return frozenset(each.key for each in settings() if isinstance(each.default, tuple | dict))
 
 
 def _unfolded(value: Any) -> Any:
@@ -365,6 +371,18 @@ def as_yaml(config: Config) -> str:
     """The settings as a file that gives them."""
     tree = msgspec.to_builtins(config, enc_hook=_encode)
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def handed_down(path: str | None) -> Config:
+    """What `as_yaml` has written to a file, all of it, and nothing else.
+
+    Raises:
+        ConfigError: something is missing, or is not what the setting takes.
+    """
+    given = dict(_from_file(path))
+    if missing := [each.key for each in settings() if each.key not in given]:
+        raise ConfigError(f"the server has not handed down all of its settings: no {missing[0]}")
+    return load(given, {})
 
 
 def _from_file(path: str | None) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
-from cacheproxy.access.clients import Clients, Names
+from cacheproxy.access.clients import Clients
+from cacheproxy.access.clients import Names as ClientNames
 from cacheproxy.access.policy import Action, Rule
 from cacheproxy.access.policy import Policy as AccessPolicy
 from cacheproxy.access.readers import Division, Readers
@@ -22,7 +23,7 @@ from cacheproxy.config import (
 )
 from cacheproxy.config import Clients as ClientSettings
 from cacheproxy.errors import NameInvalid
-from cacheproxy.oci.names import Intricate
+from cacheproxy.oci.names import Intricate, Names
 from cacheproxy.oci.reference import Pattern
 from cacheproxy.registry.registry import CacheRules
 from cacheproxy.registry.sources import Window, Windows
@@ -63,7 +64,7 @@ def access_policy(settings: Auth) -> AccessPolicy:
     return AccessPolicy(rules, settings.groups)
 
 
-def clients(settings: ClientSettings, names: Names) -> Clients:
+def clients(settings: ClientSettings, names: ClientNames) -> Clients:
     """How clients are called."""
     networks = {
         ip_network(network): name for name, of in settings.networks.items() for network in of
@@ -85,7 +86,29 @@ def namespaces(settings: Storage) -> Namespaces:
         if not rule.repositories:
             raise ConfigError(f"storage.namespaces: namespace {rule.name} has no repositories")
         found[namespace] = tuple(map(Pattern, rule.repositories))
-    return Namespaces(tuple(found.items()))
+    spaces = Namespaces(tuple(found.items()))
+    for namespace, names in spaces.names():
+        if namespace in found:  # the default one may be without any
+            _check_names(namespace, names)
+    return spaces
+
+
+def _check_names(namespace: Namespace, names: Names) -> None:
+    """Raises ConfigError: the namespace can have no repository."""
+    try:
+        if names.example() is not None:
+            return
+        shadowed = Names(names.patterns).example() is not None
+    except Intricate:
+        return  # it may have some
+    why = (
+        "earlier ones have all that its patterns match"
+        if shadowed
+        else "its patterns match no name of one"
+    )
+    raise ConfigError(
+        f"storage.namespaces: namespace {namespace.name} can have no repository: {why}"
+    )
 
 
 def check_readers(policy: AccessPolicy, namespaces: Namespaces) -> None:

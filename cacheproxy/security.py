@@ -9,15 +9,17 @@ import os
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
 
-from cacheproxy.access.control import Access, ControlledAccess, OpenAccess
+from cacheproxy.access.control import Access, ControlledAccess, OpenAccess, may_push
 from cacheproxy.access.htpasswd import AccessInvalid, Passwords
 from cacheproxy.access.policy import Policy
 from cacheproxy.access.tokens import ISSUER, SigningKey, Tokens, new_key, read_key
 from cacheproxy.config import Auth, Config, ConfigError
+from cacheproxy.registry.sources import MayPush, anybody_may_push
 from cacheproxy.rules import access_policy, check_readers, namespaces
 from cacheproxy.storage.blocking import in_thread
 
@@ -84,6 +86,17 @@ class Security:
 
     def _stamps(self) -> list[_Stamp]:
         return [_stamp(file) for file in (self._file, self._htpasswd, *self._certificate) if file]
+
+
+def pushers(auth: Auth) -> MayPush:
+    """Who may push, by rules and passwords alone: keys and certificates are for servers.
+
+    Raises:
+        ConfigError: the passwords cannot be read, or a rule means nothing.
+    """
+    if not auth.on:
+        return anybody_may_push
+    return partial(may_push, _passwords(auth), access_policy(auth))
 
 
 def service_of(config: Config) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from cacheproxy import upkeep
+from cacheproxy.collecting import Collecting
+from cacheproxy.config import handed_down, load
 from cacheproxy.oci.digest import Digest
 from cacheproxy.registry.batches import Batch, read_batch, write_batch
 from cacheproxy.storage.bucket import Bucket, Head
@@ -36,6 +39,16 @@ _SOON = ("--collection-interval-seconds=0.2", "--collection-lease-seconds=0.001"
 _BATCH = f"{Namespace().batches()}test"
 _DOOMED = write_batch(Batch((f"{Namespace().blobs()}sha256/ab/gone",), 0.0, True))
 """What a collector leaves that dies while it deletes; the next one waits before it goes on."""
+
+_READING = """\
+#!{python}
+import sys
+[config] = [each for each in sys.argv if each.startswith("--config=")]
+with open(int(config.rpartition("/")[2]), "rb") as file, open("{read}", "wb") as read:
+    read.write(file.read())
+print("{{}}")
+"""
+"""What is started instead of Python, and reads a descriptor that it has inherited as it is."""
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -95,6 +108,22 @@ def test_a_collector_has_the_settings_of_the_environment(tmp_path: Path) -> None
 
         daemon.wait_for_log('"condemned":1,.*"event":"collected"')
         daemon.kill_all()
+
+
+async def test_a_collector_reads_its_settings_from_their_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where /dev/fd is a duplicate of what was written to, as this one reads it, too."""
+    python, read = tmp_path / "python", tmp_path / "read"
+    python.write_text(_READING.format(python=sys.executable, read=read))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    config, data = load({}, {"HOME": str(tmp_path)}), tmp_path / "data"
+    data.mkdir()
+
+    await Collecting(config, FolderBucket(str(data)), Namespace()).finish()
+
+    assert handed_down(str(read)) == config
 
 
 def test_workers_collect_too(tmp_path: Path) -> None:

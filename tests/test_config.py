@@ -97,6 +97,33 @@ def test_a_value_that_cannot_be_is_told_with_its_setting(key: str, value: str) -
         load({key: value}, _HOME)
 
 
+@pytest.mark.parametrize("key", ["server.listen", "metrics.listen"])
+def test_an_address_may_be_in_brackets(key: str, tmp_path: Path) -> None:
+    """As those of IPv6 are, wherever it is given: only lists and tables are read as YAML."""
+    section, name = key.split(".")
+    variable = {f"CACHEPROXY_{section}__{name}".upper(): "[::]:5000"}
+    file = _file(tmp_path, f"{section}: {{{name}: '[::]:5000'}}")
+
+    for config in (load({key: "[::]:5000"}, _HOME), load({}, variable), load({}, _HOME, file)):
+        assert getattr(getattr(config, section), name) == "[::]:5000"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("clients.trusted_proxies", "['::1']", "('::1',)"),
+        ("auth.groups", "{ci: [a, b]}", "{'ci': ('a', 'b')}"),
+    ],
+)
+def test_lists_and_tables_are_written_as_in_a_file(key: str, value: str, found: str) -> None:
+    """By a flag and by a variable."""
+    section, name = key.split(".")
+    variable = {f"CACHEPROXY_{section}__{name}".upper(): value}
+
+    for config in (load({key: value}, _HOME), load({}, variable | _HOME)):
+        assert str(getattr(getattr(config, section), name)) == found
+
+
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cacheproxy", *arguments],

@@ -55,6 +55,35 @@ def test_a_namespace_that_is_none_is_refused(text: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("patterns", "why"),
+    [
+        (["['a/*', 'b/*']", "['a/x', 'b/*']"], "earlier ones have all that its patterns match"),
+        (["['*']", "['a/*']"], "earlier ones have all that its patterns match"),
+        (["['a/*']", "['Team/*', '/x']"], "its patterns match no name of one"),
+    ],
+)
+def test_a_namespace_that_can_have_no_repository_is_refused(patterns: list[str], why: str) -> None:
+    """Somebody believes that it keeps things apart."""
+    first, second = patterns
+    text = f"[{{name: one, repositories: {first}}}, {{name: two, repositories: {second}}}]"
+
+    with pytest.raises(ConfigError) as refused:
+        namespaces(_load(text).storage)
+    told = f"storage.namespaces: namespace two can have no repository: {why}"
+    assert str(refused.value) == told
+
+
+def test_the_default_namespace_may_have_no_repository() -> None:
+    """Where all of them have been told apart. The first that matches has a repository."""
+    found = namespaces(
+        _load("[{name: a, repositories: ['a/*']}, {name: b, repositories: ['*']}]").storage
+    )
+
+    assert found.of(Repository("a/x")).name == "a"
+    assert found.of(Repository("x")).name == "b"
+
+
+@pytest.mark.parametrize(
     "text", ["x", "[x]", "[{name: a}]", "[{name: a, repositories: x}]", "[{nam: a}]"]
 )
 def test_namespaces_with_a_slip_are_refused(text: str) -> None:

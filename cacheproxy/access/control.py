@@ -149,8 +149,7 @@ class ControlledAccess:
         return self._policy.allows(identity.user, Action.PULL, repository)
 
     def may_push(self, user: str | None, repository: Repository) -> bool:
-        known = user is None or user in self._passwords
-        return known and self._policy.allows(user, Action.PUSH, repository)
+        return may_push(self._passwords, self._policy, user, repository)
 
     def token(self, identity: Identity, wanted: frozenset[Grant]) -> Token:
         if identity.grants is not None:
@@ -205,6 +204,14 @@ class ControlledAccess:
 
     def _key(self, credentials: str) -> bytes:
         return hmac.digest(self._secret, credentials.encode("utf-8", "surrogateescape"), "sha256")
+
+
+def may_push(
+    passwords: Passwords, policy: Policy, user: str | None, repository: Repository
+) -> bool:
+    """Whether a user, or with None somebody unknown, is there and may push."""
+    known = user is None or user in passwords
+    return known and policy.allows(user, Action.PUSH, repository)
 
 
 def parse_basic(value: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cacheproxy.cli import text
-from cacheproxy.cli.options import as_json, loaded, on_bucket, parse_ref
+from cacheproxy.cli.options import as_json, loaded, on_bucket, parse_ref, with_settings
 from cacheproxy.cli.text import counted, short, size, table, when
 from cacheproxy.cli.visiting import contents_of, visit
 from cacheproxy.storage.bucket import Bucket
@@ -23,7 +23,7 @@ def cache() -> None:
 @cache.command()
 @click.argument("ref")
 @as_json
-@on_bucket
+@with_settings("auth", "storage", "s3", "cache")
 def inspect(ref: str, as_json: bool, file: str | None, **flags: Any) -> None:
     """Show what a cache tag is made of: its sources, their union, and what is not in that.
 
@@ -32,18 +32,18 @@ def inspect(ref: str, as_json: bool, file: str | None, **flags: Any) -> None:
     from cacheproxy.collection.inspection import NoCache, inspect, unions_to_look_at
     from cacheproxy.registry.tags import Tags
     from cacheproxy.rules import cache_rules, namespaces
-    from cacheproxy.security import Security
+    from cacheproxy.security import pushers
 
     config = loaded(file, flags)
-    access = Security(config, lambda: config, None).access
     rules, (repository, tag) = cache_rules(config.cache), parse_ref(ref)
+    may_push = pushers(config.auth)
     namespace = namespaces(config.storage).of(repository)
 
     async def work(bucket: Bucket) -> "TagReport":
         async with contents_of(bucket) as contents:
             unions = await unions_to_look_at(bucket, namespace, contents, rules.limits)
             window, tags = rules.windows.of(repository), Tags(bucket, namespace)
-            return await inspect(tags, unions, window, repository, tag, access.may_push)
+            return await inspect(tags, unions, window, repository, tag, may_push)
 
     try:
         report = visit(config, work)

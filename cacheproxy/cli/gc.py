@@ -10,7 +10,7 @@ from cacheproxy.cli.child import work_for_server
 from cacheproxy.cli.options import as_json, loaded, with_settings
 from cacheproxy.cli.text import counted, size
 from cacheproxy.cli.visiting import visit_each
-from cacheproxy.config import Config
+from cacheproxy.config import Config, handed_down
 from cacheproxy.errors import RegistryError
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
@@ -47,10 +47,11 @@ def gc(
     nobody can rely on it any more. The exit status is 2 if another collector is at work, in a
     namespace or in all.
     """
-    config = loaded(file, flags)
     if for_server is not None:
+        config = handed_down(file)
         work_there = partial(_for_server, config, for_server, Namespace(namespace))
         return work_for_server(config, conditions, work_there)
+    config = loaded(file, flags)
 
     async def work(bucket: Bucket, namespace: Namespace) -> "Report | RegistryError | None":
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from tests.access.doors import htpasswd
 from tests.api.wire import manifest
 from tests.cli.running import Builder, Running, in_s3, running_in_folder
 from tests.real.seaweed import SeaweedFS
@@ -58,6 +59,26 @@ def test_inspect_foresees_the_union_that_nobody_has_read(running: Running) -> No
 
     assert not union["recorded"]
     assert running.builder.head() == union["digest"]
+
+
+def test_inspect_goes_by_rules_and_passwords_alone(tmp_path: Path) -> None:
+    """By file or by flag. Where it runs there need be no certificate, and no key of tokens."""
+    (tmp_path / "users").write_text(htpasswd("ann"))
+    (tmp_path / "settings.yaml").write_text(
+        f"server: {{workers: 2, tls_cert_file: {tmp_path}/none.pem}}\n"
+        f"auth: {{htpasswd_file: {tmp_path}/users, signing_key_file: {tmp_path}/none.key}}\n"
+    )
+    with running_in_folder(tmp_path) as running:
+        running.builder.export(_MAIN)
+        inspect = ("cache", "inspect", "ci/app:cache", f"--config={tmp_path}/settings.yaml")
+
+        def left_out(who: str) -> object:
+            rule = f"[{{{who}, actions: [push], repositories: ['ci/*']}}]"
+            [source] = running.site.json(*inspect, f"--auth-rules={rule}")["sources"]
+            return source["left_out"]
+
+        assert left_out("anonymous: true") is None
+        assert left_out("users: [ann]") is not None
 
 
 def test_a_dropped_source_is_not_served_any_more(running: Running) -> None:

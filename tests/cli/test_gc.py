@@ -13,7 +13,7 @@ import pytest
 from cacheproxy.oci.digest import Digest
 from cacheproxy.storage.layout import Namespace
 from tests.api.wire import manifest
-from tests.cli.running import Running, age_batches, running_in_folder, running_in_s3
+from tests.cli.running import Running, Site, age_batches, running_in_folder, running_in_s3
 from tests.real.seaweed import SeaweedFS
 from tests.storage.s3_buckets import opened
 
@@ -43,6 +43,21 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(running: Running) -
     report = running.site.json("gc", "--dry-run")
 
     assert (report["condemned"], report["condemned_bytes"]) == (1, 7)
+    assert _batches(running) == []
+
+
+@pytest.mark.parametrize("settings", ["", "log: {level: info}\n"])
+def test_a_server_has_to_hand_down_its_settings(
+    running: Running, tmp_path: Path, settings: str
+) -> None:
+    """All of them: with defaults, its collector would be at work where data is by default."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/cacheproxy").symlink_to(running.server.data)
+    (tmp_path / "handed.yaml").write_text(settings)
+    at_home = {**os.environ, "XDG_DATA_HOME": f"{tmp_path}/home"}
+    site = Site(("--for-server=cycle", f"--config={tmp_path}/handed.yaml"), at_home)
+
+    assert site.fails("gc").startswith("the server has not handed down all of its settings: no ")
     assert _batches(running) == []
 
 

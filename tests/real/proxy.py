@@ -89,9 +89,10 @@ class Proxy:
                 daemon.wait_for(lambda: listens(port.number))
                 yield cls(daemon, f"127.0.0.1:{port.number}", certificate.authority)
 
-    def connect(self) -> HTTPSConnection:
+    def connect(self, source: str = "127.0.0.1") -> HTTPSConnection:
+        """As a client with the loopback address `source`."""
         trusted = ssl.create_default_context(cafile=self.authority)
-        return HTTPSConnection(self.host, timeout=60, context=trusted)
+        return HTTPSConnection(self.host, timeout=60, context=trusted, source_address=(source, 0))
 
     @property
     def written(self) -> int:

@@ -437,6 +437,27 @@ def test_requests_come_as_they_were_sent(start: Start) -> None:
     assert seen == [(f"GET {path} HTTP/1.1", proxy.host) for path in _PATHS]
 
 
+def test_a_client_does_not_choose_the_address_that_is_logged(start: Start, tmp_path: Path) -> None:
+    """The proxy is believed where a request comes from; what the client says of that is not."""
+    forged: tuple[dict[str, str], ...] = (
+        {},
+        {"X-Forwarded-For": "203.0.113.7"},
+        {"X-Forwarded-For": "203.0.113.7, 127.0.0.1"},
+    )
+    with Server.running(tmp_path, "--clients-trusted-proxies=['127.0.0.1']") as server:
+        with closing(start(server.host).connect(source="127.0.0.2")) as connection:
+            for headers in forged:
+                connection.request("GET", "/v2/", headers=headers)
+                connection.getresponse().close()
+
+        def logged() -> list[str] | None:
+            lines = [json.loads(line) for line in server.daemon.log.splitlines()]
+            found = [line["address"] for line in lines if line["event"] == "request"]
+            return found if len(found) == len(forged) else None
+
+        assert server.daemon.wait_for(logged) == ["127.0.0.2"] * len(forged)
+
+
 def test_a_long_token_is_passed_on(start: Start) -> None:
     """As long as the server takes them, nearly."""
     token = "x" * 30_000
