@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from cacheproxy.access.clients import Names
+from cacheproxy.access.clients import ClientNames
 from cacheproxy.access.control import Access, OpenAccess
 from cacheproxy.access.policy import Action
 from cacheproxy.api.blobs import BlobsApi
@@ -111,7 +111,7 @@ class App:
             routes,
             access,
             Challenges(config.server.public_url, service_of(config)),
-            clients(config.clients, Names(config.clients.names, _shared(_NAMES))),
+            clients(config.clients, ClientNames(config.clients.names, _shared(_NAMES))),
             self.health,
             metrics.request_began,
             self._report,

@@ -5,8 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cacheproxy.access.clients import Clients
-from cacheproxy.access.clients import Names as ClientNames
+from cacheproxy.access.clients import ClientNames, Clients
 from cacheproxy.access.policy import Action, Rule
 from cacheproxy.access.policy import Policy as AccessPolicy
 from cacheproxy.access.readers import Division, Readers

@@ -25,7 +25,7 @@ _LONGEST: Final = 64
 _ADDRESSES: Final = 10_000
 
 
-class Names:
+class ClientNames:
     """The first `limit` names that come; there is no room for others, for each costs memory here
     and in whatever collects metrics.
 
@@ -62,14 +62,14 @@ class Names:
 
 
 class Clients:
-    """Names clients by user, else by a header, else by the network that they are in.
+    """ClientNames clients by user, else by a header, else by the network that they are in.
 
     Proxies in the `trusted` networks are believed where they got a request from.
     """
 
     def __init__(
         self,
-        names: Names,
+        names: ClientNames,
         header: str = "",
         networks: Mapping[Network, str] | None = None,
         trusted: Sequence[Network] = (),

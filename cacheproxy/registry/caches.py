@@ -20,7 +20,7 @@ from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.recent import Recent
 from cacheproxy.registry.shared import Shared
 from cacheproxy.registry.sources import (
-    NOBODY,
+    NO_PUSHER,
     MayPush,
     Pusher,
     Source,
@@ -93,7 +93,7 @@ class Caches:
         repository: Repository,
         tag: Tag,
         digest: Digest,
-        pusher: Pusher = NOBODY,
+        pusher: Pusher = NO_PUSHER,
         config: str = "",
     ) -> bool:
         """Make a cache that is stored a source of the tag; the oldest of too many go. Returns

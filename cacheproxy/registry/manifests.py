@@ -12,7 +12,7 @@ from cacheproxy.registry.caches import Caches
 from cacheproxy.registry.hidden import Hidden
 from cacheproxy.registry.manifest_store import ManifestStore, StoredManifest
 from cacheproxy.registry.referrers import Referrers
-from cacheproxy.registry.sources import NOBODY, Pusher
+from cacheproxy.registry.sources import NO_PUSHER, Pusher
 from cacheproxy.registry.tags import Tags
 from cacheproxy.registry.together import together
 from cacheproxy.registry.uses import Uses
@@ -69,7 +69,7 @@ class Manifests:
         tags: list[Tag],
         data: bytes,
         content_type: str | None,
-        pusher: Pusher = NOBODY,
+        pusher: Pusher = NO_PUSHER,
     ) -> Pushed:
         """Store `data`, durably, under its digest, then point the reference and `tags` to it.
 

@@ -44,7 +44,7 @@ class Pusher:
     user: str | None = None
 
 
-NOBODY: Final = Pusher()
+NO_PUSHER: Final = Pusher()
 
 _USERS: Final = 8
 """How many of those who push the same are remembered."""
@@ -87,7 +87,7 @@ def pushed(
     sources: Iterable[Source],
     digest: str,
     now: int,
-    pusher: Pusher = NOBODY,
+    pusher: Pusher = NO_PUSHER,
     config: str = "",
 ) -> tuple[Source, ...]:
     """The sources when `digest`, with this config, is pushed, perhaps again."""

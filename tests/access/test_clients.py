@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheproxy.access.clients import OTHER, UNKNOWN, Clients, Names
+from cacheproxy.access.clients import OTHER, UNKNOWN, ClientNames, Clients
 from cacheproxy.access.identity import NOBODY, Identity
 
 
@@ -18,7 +18,7 @@ def _clients(
     names: int = 10,
 ) -> Clients:
     named = {ip_network(network): name for network, name in (networks or {}).items()}
-    return Clients(Names(names), header, named, list(map(ip_network, trusted)))
+    return Clients(ClientNames(names), header, named, list(map(ip_network, trusted)))
 
 
 def test_a_user_is_known_by_the_name_that_was_proven() -> None:
@@ -78,7 +78,7 @@ def test_a_name_that_nobody_could_read_is_none(name: str) -> None:
 
 def test_processes_share_the_room(tmp_path: Path) -> None:
     """The limit is for all, and a name that one has the others have too."""
-    one, other = (Names(2, str(tmp_path / "names")) for _ in range(2))
+    one, other = (ClientNames(2, str(tmp_path / "names")) for _ in range(2))
 
     found = [one.of("a"), other.of("b"), one.of("c"), other.of("c"), one.of("b"), other.of("a")]
 
