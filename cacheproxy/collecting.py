@@ -32,6 +32,17 @@ _DISPENSABLE: Final = "1000"
 _LINE_BYTES: Final = 64 << 10
 _END_SECONDS: Final = 5.0
 
+# The same code as here, installed or not. Whatever else lies beside it, or in the working folder,
+# is not to be imported.
+_PLACE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PROGRAM: Final = """\
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from cacheproxy.__main__ import main
+del sys.path[0]
+main()
+"""
+
 Task = Literal["cycle", "finish"]
 
 
@@ -92,8 +103,7 @@ class Collecting:
             await _end(process)
 
     async def _start(self, task: Task) -> Process:
-        # Whatever lies in the working folder is not to be imported.
-        command = [sys.executable, "-P", "-m", "cacheproxy", "gc", f"--for-server={task}"]
+        command = [sys.executable, "-P", "-c", _PROGRAM, _PLACE, "gc", f"--for-server={task}"]
         command.append(f"--namespace={self._namespace.name}")
         with TemporaryFile() as file:
             file.write(self._settings)

@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import sys
+import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+import cacheproxy
 from cacheproxy import upkeep
 from cacheproxy.collecting import Collecting
 from cacheproxy.config import handed_down, load
@@ -124,6 +126,35 @@ async def test_a_collector_reads_its_settings_from_their_beginning(
     await Collecting(config, FolderBucket(str(data)), Namespace()).finish()
 
     assert handed_down(str(read)) == config
+
+
+def test_a_collector_is_of_the_code_of_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that is not installed, but run where it lies; what else lies there it does not have."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "cacheproxy").symlink_to(Path(cacheproxy.__file__).parent)
+    monkeypatch.chdir(checkout)
+    # The same Python without what is installed for development, but with all that this needs.
+    environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
+    command = (
+        str(Path(sys.executable).resolve()),
+        "-m",
+        "cacheproxy",
+        "serve",
+        "--listen=127.0.0.1:0",
+    )
+    flags = (f"--storage=file://{tmp_path}/data", *_SOON)
+    log = tmp_path / "server.log"
+    with Daemon.running((*command, *flags), environment=environment, log=log) as daemon:
+        host = daemon.wait_for_log(r'"listen":"([^"]+)"')[1]
+        (checkout / "yaml.py").write_text("raise SystemExit('this is not to be imported')")
+        Builder(host).push_blob(b"garbage")
+
+        ended = daemon.wait_for_log('"condemned":1,.*"event":"collected"|"event":"chore_failed"')
+        assert "chore_failed" not in ended[0]
+        daemon.kill_all()
 
 
 def test_workers_collect_too(tmp_path: Path) -> None:

@@ -10,14 +10,23 @@ looked up again before its absence is told, and whoever shows blobs again starts
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from cacheproxy.errors import Conflict, Unavailable
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.reference import Repository
-from cacheproxy.storage.bucket import ABSENT, Bucket, Match
+from cacheproxy.storage.bucket import ABSENT, Bucket, Match, Stored
 from cacheproxy.storage.layout import Namespace
 
 _Sets = dict[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Polled:
+    """A set as a poll has found it. `stored` is its record, without the data."""
+
+    hidden: frozenset[str]
+    stored: Stored
 
 
 class Hidden:
@@ -27,6 +36,7 @@ class Hidden:
         self._bucket = bucket
         self._namespace = namespace
         self._remembered: _Sets = {}
+        self._polled: dict[str, _Polled] = {}
         self.changes = 0
         """How often the sets were found to have changed."""
 
@@ -48,14 +58,25 @@ class Hidden:
         """Learn what other servers hide. Raises Unavailable; what was known stays."""
         while True:
             changes = self.changes
-            found: _Sets = {}
+            polled: dict[str, _Polled] = {}
             async for listed in self._bucket.list(self._namespace.all_deleted()):
-                if (stored := await self._bucket.read(listed.key)) is not None:
-                    found[listed.key] = _digests(stored.data)
+                if (record := await self._look(listed.key)) is not None:
+                    polled[listed.key] = record
             if changes == self.changes:  # else a set that was changed here meanwhile is newer
+                found = {key: record.hidden for key, record in polled.items()}
                 self.changes += found != self._remembered
-                self._remembered = found
+                self._remembered, self._polled = found, polled
                 return
+
+    async def _look(self, key: str) -> _Polled | None:
+        """A set as it is; one that is as at the last poll costs no transfer."""
+        known = self._polled.get(key)
+        stored = await self._bucket.read(key, known.stored if known else None)
+        if stored is None:
+            return None
+        if known is not None and stored.version == known.stored.version:
+            return known
+        return _Polled(_digests(stored.data), Stored(b"", {}, stored.version))
 
     async def _load(self, repository: Repository) -> tuple[frozenset[str], Match]:
         stored = await self._bucket.read(self._namespace.deleted(repository))

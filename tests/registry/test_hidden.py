@@ -9,11 +9,16 @@ import pytest
 from cacheproxy.errors import BlobUnknown
 from cacheproxy.oci.digest import digest_of
 from cacheproxy.oci.reference import Repository
+from cacheproxy.registry.hidden import Hidden
+from cacheproxy.storage.layout import Namespace
 from tests.fakes import FaultyBucket
+from tests.real.seaweed import SeaweedFS
 from tests.registry.rooms import Bytes, Rooms
+from tests.storage.s3_buckets import opened
 
 _APP = Repository("ci/app")
 _BLOB = digest_of(b"content")
+_OTHER = digest_of(b"other")
 
 
 @pytest.fixture
@@ -69,3 +74,28 @@ async def test_looking_at_a_blob_asks_for_nothing_but_the_blob(tmp_path: Path) -
     bucket.arm(2)
 
     assert await rooms.blobs.size(_APP, _BLOB) == 7
+
+
+async def test_a_poll_transfers_what_has_changed_only(seaweed: SeaweedFS) -> None:
+    """Each server asks every ten seconds, for a record that changes now and then."""
+    reads: list[int] = []
+
+    def observe(operation: str, seconds: float, status: int, sent: int, received: int) -> None:
+        if operation == "GetObject":
+            reads.append(status)
+
+    async with opened(seaweed, observe) as bucket:
+        here, there = Hidden(bucket, Namespace()), Hidden(bucket, Namespace())
+        await here.add(_APP, _BLOB)
+        await there.poll()
+        reads.clear()
+
+        await there.poll()
+        assert await there.has(_APP, _BLOB)
+        assert reads == [304, 200]  # the poll's, and that of whoever tells a client
+
+        await here.remove(_APP, [_BLOB])
+        await here.add(_APP, _OTHER)
+        await there.poll()
+        assert not await there.has(_APP, _BLOB)
+        assert await there.has(_APP, _OTHER)
