@@ -1,6 +1,7 @@
 """From settings to the values that rooms take."""
 
 from ipaddress import ip_network
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -86,9 +87,8 @@ def namespaces(settings: Storage) -> Namespaces:
             raise ConfigError(f"storage.namespaces: namespace {rule.name} has no repositories")
         found[namespace] = tuple(map(Pattern, rule.repositories))
     spaces = Namespaces(tuple(found.items()))
-    for namespace, names in spaces.names():
-        if namespace in found:  # the default one may be without any
-            _check_names(namespace, names)
+    for namespace, names in islice(spaces.names(), len(found)):  # what is left may be none
+        _check_names(namespace, names)
     return spaces
 
 

@@ -73,11 +73,10 @@ def test_a_namespace_that_can_have_no_repository_is_refused(patterns: list[str],
     assert str(refused.value) == told
 
 
-def test_the_default_namespace_may_have_no_repository() -> None:
-    """Where all of them have been told apart. The first that matches has a repository."""
-    found = namespaces(
-        _load("[{name: a, repositories: ['a/*']}, {name: b, repositories: ['*']}]").storage
-    )
+def test_nothing_may_be_left_for_the_default_namespace() -> None:
+    """Where the last one has the rest. The first that matches has a repository."""
+    text = "[{name: a, repositories: ['a/*']}, {name: b, repositories: ['*']}]"
+    found = namespaces(_load(text).storage)
 
     assert found.of(Repository("a/x")).name == "a"
     assert found.of(Repository("x")).name == "b"
