@@ -79,10 +79,6 @@ class Run:
         assert len(found) == 1 + len(_SHARED)
         return sum(self.exports["one"].layers[digest] for digest in found)
 
-    def own(self, runner: str) -> int:
-        """The bytes of the layers that one runner alone has."""
-        return self.all(runner) - self.shared
-
     def all(self, runner: str) -> int:
         return sum(self.exports[runner].layers.values())
 
