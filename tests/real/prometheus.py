@@ -67,7 +67,9 @@ class Prometheus:
 
     def has_shown(self, expression: str) -> bool:
         """Whether an expression had a value, which is a number, at any second since the start."""
-        span = {"start": str(self._began), "end": str(time.time()), "step": "1"}
+        now = time.time()
+        start = now - math.ceil(now - self._began)  # so that the last second is now
+        span = {"start": str(start), "end": str(now), "step": "1"}
         found = self._ask("query_range", query=expression, **span)
         values = [float(value) for each in found for _, value in each["values"]]
         return any(map(math.isfinite, values))
