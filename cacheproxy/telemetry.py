@@ -71,7 +71,7 @@ class _Series:
             (self.received, tally.received),
             (self.sent, tally.sent),
         ):
-            for counter in counters:
+            for counter in counters if amount else ():
                 counter.inc(amount)
 
 

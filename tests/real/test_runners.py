@@ -111,6 +111,19 @@ class _Stage:
         options = (f"--import-cache=type=registry,{ref}", f"--export-cache=type=registry,{ref}")
         return builder.build(self._folder / runner, options[0], f"{options[1]},mode=max")
 
+    def exposition(self) -> tuple[str, int]:
+        """What a scrape shows when it shows all requests, and how many those are. What a worker has
+        not told yet, it has logged."""
+        daemon = self._server.daemon
+
+        def look() -> tuple[str, int] | None:
+            logged = daemon.log.count('"event":"request"')
+            text = self.get("/metrics", "prometheus")
+            shown = counted_in(text, "cacheproxy_http_requests_total")[()]
+            return (text, logged) if shown == logged else None
+
+        return daemon.wait_for(look)
+
     def exported(self, user: str, repository: str) -> Export:
         """What the manifests say that the user has pushed, as the lines for audits tell."""
         text = self._server.daemon.log.splitlines()
@@ -174,7 +187,8 @@ def run(
         for _ in range(ROUNDS):
             for runner in RUNNERS:
                 builds[runner].append(stage.build(runner))
-        exposition = stage.get("/metrics", "prometheus")
+        exposition, requests = stage.exposition()
+        prometheus.wait_until(f"sum(cacheproxy_http_requests_total) == {requests}")
         last = 'cacheproxy_cache_exports_total{client="three",result="unchanged"}'
         prometheus.wait_until(f"sum_over_time({last}[1m]) >= 3")  # seen so often, for rates
         exports = {runner: stage.exported(runner, "ci/app") for runner in RUNNERS}
