@@ -136,7 +136,7 @@ class App:
         self._log.request_ended(report)
 
     async def _exposition(self) -> tuple[bytes, str]:
-        self._metrics.count()
+        await self._metrics.count()
         return await in_thread(self._metrics.exposition)
 
     @asynccontextmanager
@@ -174,7 +174,7 @@ class App:
             # aiohttp waits for idle connections too, which have nothing to end.
             await http.shutdown(_END_SECONDS if self.entrance.in_flight else _NOTHING_SECONDS)
             await self._contents.close()
-            self._metrics.count()  # other workers show it
+            await self._metrics.count()  # other workers show it
             threads.shutdown(wait=True)
 
     @asynccontextmanager
@@ -225,7 +225,7 @@ class App:
 
     async def _settle(self) -> None:
         """Count; exports have changed nothing where the tag was looked at, and not pushed to."""
-        self._metrics.count()
+        await self._metrics.count()
         for look in self._metrics.settled():
             caches = self._registries.of(look.repository).caches
             if not await caches.pushed_since(look.repository, look.tag, look.at):

@@ -36,7 +36,7 @@ _MANIFESTS: Final = (("hit", "memory"), ("hit", "s3"), ("hit", "disk"))
 _BLOBS: Final = {*_MANIFESTS, *_ORIGINS.values()}
 
 
-def test_there_are_as_many_series_as_the_readme_says(tmp_path: Path) -> None:
+async def test_there_are_as_many_series_as_the_readme_says(tmp_path: Path) -> None:
     """All that a server with one client can show after any number of requests of any kind."""
     metrics = Metrics()
     for report in _reports(_routed(tmp_path)):
@@ -47,7 +47,7 @@ def test_there_are_as_many_series_as_the_readme_says(tmp_path: Path) -> None:
     for operation in _S3_OPERATIONS:
         for status in _S3_STATUSES:
             metrics.s3_asked(operation, 0, status, 1, 1)
-    metrics.count()
+    await metrics.count()
 
     lines = metrics.exposition()[0].decode().splitlines()
     series = [line for line in lines if not line.startswith("#")]
@@ -69,11 +69,11 @@ def test_every_operation_is_known() -> None:
     assert found - {"MultipartUpload"} == _S3_OPERATIONS
 
 
-def test_of_an_exchange_the_other_results_are_shown_too() -> None:
+async def test_of_an_exchange_the_other_results_are_shown_too() -> None:
     """As 0: what share of the imports found a cache is known from the first one on."""
     metrics = Metrics()
     metrics.request_ended(_report("end-3", "HEAD", 404))
-    metrics.count()
+    await metrics.count()
 
     text = metrics.exposition()[0].decode()
     assert 'cacheproxy_cache_imports_total{client="one",result="not_found"} 1.0' in text
