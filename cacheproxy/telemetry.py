@@ -268,20 +268,25 @@ class Metrics:
     async def count(self) -> None:
         """Count what has ended since the last call: now and then, and before it is shown, in the
         thread that tells of requests. Others that wait for it have turns meanwhile."""
-        tallies, self._tallies = self._tallies, defaultdict(Tally)
-        times: defaultdict[_Histogram, list[float]] = defaultdict(list)
-        for number, (case, tally) in enumerate(tallies.items(), 1):
-            series = self._series(case)
-            series.count(tally)
-            times[series.seconds] += tally.seconds
-            times[series.first_byte] += tally.first_byte
-            if number % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-        for histogram, seconds in times.items():
-            histogram.observe_all(seconds)
+        cases = list(self._tallies)
+        for start in range(0, len(cases), _AT_ONCE):
+            self._count(cases[start : start + _AT_ONCE])
+            await asyncio.sleep(0)
         for endpoint, running in self._running.items():
             self._in_progress.labels(endpoint).set(running)
         self._uploading.set(sum(self._running[endpoint] for endpoint in _UPLOADS))
+
+    def _count(self, cases: Sequence[Case]) -> None:
+        """Those of the cases that are not counted yet, so that it may be left in between."""
+        times: defaultdict[_Histogram, list[float]] = defaultdict(list)
+        for case in cases:
+            if (tally := self._tallies.pop(case, None)) is not None:
+                series = self._series(case)
+                series.count(tally)
+                times[series.seconds] += tally.seconds
+                times[series.first_byte] += tally.first_byte
+        for histogram, seconds in times.items():
+            histogram.observe_all(seconds)
 
     def settled(self) -> list[Look]:
         """Looks that no push has followed here; to be asked for now and then, see `unchanged`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,23 @@ async def test_of_an_exchange_the_other_results_are_shown_too() -> None:
     assert 'cacheproxy_cache_imports_total{client="one",result="not_found"} 1.0' in text
     assert 'cacheproxy_cache_imports_total{client="one",result="found"} 0.0' in text
     assert 'cacheproxy_cache_exports_total{client="one",result="unchanged"} 0.0' in text
+
+
+async def test_counting_that_is_broken_off_loses_nothing() -> None:
+    """Or that two do at once: each request is counted once."""
+    metrics = Metrics()
+    for status in range(200, 299):
+        metrics.request_ended(_report("end-3", "HEAD", status))
+    broken = asyncio.create_task(metrics.count())
+    await asyncio.sleep(0)
+    broken.cancel()
+    await asyncio.gather(broken, return_exceptions=True)
+    await asyncio.gather(metrics.count(), metrics.count())
+
+    text = metrics.exposition()[0].decode()
+    assert text.count('cacheproxy_http_requests_total{code="2') == 99
+    seconds = "cacheproxy_http_request_duration_seconds_count"
+    assert f'{seconds}{{endpoint="end-3",method="HEAD"}} 99.0' in text
 
 
 def _routed(folder: Path) -> set[tuple[str, str]]:
