@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 from cacheproxy.api.call import Call, Kind
@@ -22,7 +22,7 @@ _PUSH_NANOSECONDS: Final = 30 * 10**9
 _LOOKS: Final = 10_000
 
 
-class Exchange(Enum):
+class Exchange(StrEnum):
     """A cache that changed hands, or did not."""
 
     FOUND = "found"

@@ -4,14 +4,16 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 import structlog
 
 from cacheproxy.access.policy import Action
-from cacheproxy.api.call import Call
-from cacheproxy.api.entrance import Report
+
+if TYPE_CHECKING:  # who logs without answering requests need not import what that takes
+    from cacheproxy.api.call import Call
+    from cacheproxy.api.entrance import Report
 
 
 def _told(value: object) -> str:
@@ -35,7 +37,7 @@ class RequestLog:
     def __init__(self) -> None:
         self._log = structlog.get_logger().bind()
 
-    def request_ended(self, report: Report) -> None:
+    def request_ended(self, report: "Report") -> None:
         call, request = report.call, report.call.request
         headers = request.headers
         self._log.info(
@@ -71,12 +73,12 @@ class RequestLog:
             )
 
 
-def _reference(call: Call) -> str | None:
+def _reference(call: "Call") -> str | None:
     """The tag or digest by which it was pushed or deleted; an upload has a session there."""
     return None if call.endpoint == "end-6" else call.target or None
 
 
-def _is_audited(report: Report) -> bool:
+def _is_audited(report: "Report") -> bool:
     """Whether something was stored or deleted by this, or whoever wanted to was refused it."""
     if report.action not in (Action.PUSH, Action.DELETE):
         return False
@@ -85,11 +87,12 @@ def _is_audited(report: Report) -> bool:
     return report.status < 300 and report.call.endpoint not in _STEPS
 
 
-def configure_logging(level: str, terminal: bool) -> None:
-    """Lines for people on a terminal, else JSON, on standard output.
+def configure_logging(level: str, *, terminal: bool = False, to: TextIO | None = None) -> None:
+    """Lines for people on a terminal, else JSON, on standard output if `to` is no other file.
 
     The standard library's loggers (aiohttp's and asyncio's) come out in the same form.
     """
+    to = to or sys.stdout
     processors: list[Any] = [_json_line]
     if terminal:
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
@@ -98,15 +101,15 @@ def configure_logging(level: str, terminal: bool) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory()
+        logger_factory=structlog.WriteLoggerFactory(to)
         if terminal
-        else structlog.BytesLoggerFactory(),
+        else structlog.BytesLoggerFactory(to.buffer),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *processors, _text]
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(to)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 

@@ -12,14 +12,13 @@ import msgspec
 from cacheproxy.access.clients import UNKNOWN
 from cacheproxy.api.call import Call, Found, Kind
 from cacheproxy.api.entrance import CLIENT_GONE, Report
-from cacheproxy.buildkit.accept import is_for_config
 from cacheproxy.exchanges import Exchange
 
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 # A blob that is fetched in several ranges is one.
 _FROM_THE_START: Final = "bytes=0-"
 
-_LOOKS: Final = {"end-2": Kind.BLOB, "end-3": Kind.MANIFEST}
+_LOOKS: Final = frozenset({"end-2", "end-3"})
 
 
 class Case(msgspec.Struct, frozen=True, gc=False):
@@ -84,7 +83,7 @@ def case_of(call: Call, status: int, exchange: Exchange | None) -> Case:
         method = "other"
     if endpoint in _LOOKS and (status == 404 or status >= 500):
         result = "miss" if status == 404 else "error"
-        kind = _kind(call)
+        kind = call.blob_kind if endpoint == "end-2" else Kind.MANIFEST
         return Case(endpoint, method, status, client, kind, result, "none", exchange=exchange)
     return Case(endpoint, method, status, client, exchange=exchange)
 
@@ -95,11 +94,3 @@ def _is_shared(call: Call, found: Found) -> bool:
     if call.request.method == "HEAD":
         return call.endpoint == "end-2"  # a manifest is fetched after this, or pushed
     return call.request.headers.get("Range", _FROM_THE_START).startswith(_FROM_THE_START)
-
-
-def _kind(call: Call) -> Kind:
-    """What was looked for and not found."""
-    kind = _LOOKS[call.endpoint]
-    if kind is Kind.BLOB and is_for_config(call.request.headers.get("Accept", "")):
-        return Kind.CONFIG
-    return kind

@@ -62,7 +62,7 @@ class ClientNames:
 
 
 class Clients:
-    """ClientNames clients by user, else by a header, else by the network that they are in.
+    """Names clients by user, else by a header, else by the network that they are in.
 
     Proxies in the `trusted` networks are believed where they got a request from.
     """

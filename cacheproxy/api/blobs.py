@@ -5,9 +5,8 @@ from typing import Final
 
 from aiohttp import web
 
-from cacheproxy.api.call import Call, Found, Kind
+from cacheproxy.api.call import Call, Found
 from cacheproxy.api.streaming import send_file, send_ranges
-from cacheproxy.buildkit.accept import is_for_config
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange, parse_ranges
 from cacheproxy.registry.blobs import Blobs
@@ -67,13 +66,13 @@ class BlobsApi:
     async def _size(self, call: Call, digest: Digest) -> int:
         blob = await self._blobs(call).find(call.repository, digest)
         tier = "memory" if blob.remembered else self._tier
-        call.found = Found(_kind(call), "hit", tier, blob.size, _pushers(blob.pusher))
+        call.found = Found(call.blob_kind, "hit", tier, blob.size, _pushers(blob.pusher))
         return blob.size
 
     async def _open(self, call: Call, digest: Digest, part: ByteRange | None = None) -> LocalFile:
         file = await self._blobs(call).open(call.repository, digest, part)
         result, tier = _ORIGINS[file.origin]
-        call.found = Found(_kind(call), result, tier, file.size, _pushers(file.pusher))
+        call.found = Found(call.blob_kind, result, tier, file.size, _pushers(file.pusher))
         return file
 
     def _blobs(self, call: Call) -> Blobs:
@@ -94,10 +93,6 @@ class BlobsApi:
         if not wanted or asked.get("If-Range", etag) != etag:
             return None
         return parse_ranges(wanted, await self._blobs(call).size(call.repository, digest))
-
-
-def _kind(call: Call) -> Kind:
-    return Kind.CONFIG if is_for_config(call.request.headers.get("Accept", "")) else Kind.BLOB
 
 
 def _pushers(pusher: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from cacheproxy.access.clients import UNKNOWN
 from cacheproxy.access.identity import NOBODY, Identity
+from cacheproxy.buildkit.accept import is_for_config
 from cacheproxy.errors import RequestInvalid
 from cacheproxy.oci.reference import Repository
 
@@ -65,6 +66,11 @@ class Call:
     def pusher(self) -> str:
         """The client as who pushes something, if it has a name."""
         return "" if self.client == UNKNOWN else self.client
+
+    @property
+    def blob_kind(self) -> Kind:
+        """What a blob is that is asked for, as far as the request tells."""
+        return Kind.CONFIG if is_for_config(self.request.headers.get("Accept", "")) else Kind.BLOB
 
     @property
     def repository(self) -> Repository:

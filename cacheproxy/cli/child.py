@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -28,8 +28,10 @@ Work = Callable[[Bucket], Awaitable["Outcome"]]
 
 def work_for_server(config: Config, conditions: int | None, work: Work) -> int:
     """Do `work` with the bucket, tell the server what came of it, and return the exit status."""
+    from cacheproxy.logs import configure_logging
+
     threading.Thread(target=_end_with_server, daemon=True).start()
-    _log_lines(config.log.level)
+    configure_logging(config.log.level, to=sys.stderr)
     try:
         outcome = asyncio.run(_done(config, conditions, work))
     except KeyboardInterrupt:
@@ -58,23 +60,3 @@ def _end_with_server() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_END_SECONDS)
     os._exit(_ENDED)
-
-
-def _log_lines(level: str) -> None:
-    """Lines like the server's, on standard error."""
-    import structlog
-
-    def encoded(line: Any, **options: Any) -> str:
-        return msgspec.json.encode(line, enc_hook=repr).decode()
-
-    processors: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(encoded),
-    ]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )

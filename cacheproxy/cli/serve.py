@@ -34,7 +34,7 @@ def serve(file: str | None, **flags: Any) -> None:
             from cacheproxy.app import run as serve_on
             from cacheproxy.logs import configure_logging, on_terminal
 
-            configure_logging(config.log.level, on_terminal())
+            configure_logging(config.log.level, terminal=on_terminal())
             asyncio.run(serve_on(config, storage, listeners, security))
 
         listen, metrics = config.server.listen, config.metrics.listen

@@ -44,8 +44,15 @@ class Rooms:
             disk = Tier(str(tier), 1 << 30)
             contents = Contents(bucket, SpoolFolder(disk.spool), disk)
         tickets = Tickets(b"secret", 100.0, lambda: self.now)
-        clock = lambda: int(self.now * 1e9)  # noqa: E731
-        registry = Registry(bucket, namespace, contents, tickets, rules, clock, may_push=may_push)
+        registry = Registry(
+            bucket,
+            namespace,
+            contents,
+            tickets,
+            rules,
+            lambda: int(self.now * 1e9),
+            may_push=may_push,
+        )
         self.condemned = registry.condemned
         self.hidden = registry.hidden
         self.uses = registry.uses
