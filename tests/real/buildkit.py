@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.real.build import Build, run_build
@@ -17,10 +17,12 @@ from tests.real.process import CommandError, Daemon, require, require_root
 class BuildKit:
     """A running buildkitd, and buildctl to use it."""
 
-    def __init__(self, address: str, home: Home, component: str) -> None:
-        self.address = address
-        self.home = home
-        self._buildctl_binary = f"{component}/buildctl"
+    def __init__(self, folder: Path, component: str) -> None:
+        self.address = f"unix://{folder}/buildkitd.sock"
+        self.home = Home(folder / "home")
+        self._folder = folder
+        self._component = component
+        self._running = ExitStack()
 
     @classmethod
     @contextmanager
@@ -32,14 +34,10 @@ class BuildKit:
         """
         require_root()
         with _short_lived_folder() as folder:
-            home = Home(folder / "home")
-            address = f"unix://{folder}/buildkitd.sock"
             (folder / "buildkitd.toml").write_text(config)
-            command = _daemon_command(folder, address, component)
-            log = folder / "buildkitd.log"
-            with Daemon.running(command, environment=home.environment, log=log) as daemon:
-                buildkit = cls(address, home, component)
-                daemon.wait_for(buildkit._workers)
+            buildkit = cls(folder, component)
+            with buildkit._running:
+                buildkit._start()
                 yield buildkit
 
     def build(self, context: Path, *options: str, seconds: float = 240) -> Build:
@@ -47,11 +45,29 @@ class BuildKit:
         where = (f"--local=context={context}", f"--local=dockerfile={context}")
         build = ("build", "--frontend=dockerfile.v0", "--progress=rawjson", *where)
         arguments = ("--addr", self.address, *build, *options)
-        return run_build(self.home, self._buildctl_binary, arguments, seconds=seconds)
+        return run_build(self.home, f"{self._component}/buildctl", arguments, seconds=seconds)
 
     def prune(self) -> None:
-        """Forget all that was built or pulled before."""
+        """Forget all that was built or pulled before.
+
+        What buildkitd takes to be in use outlives its own prune, now and then for good, long after
+        the build has ended. A daemon that keeps something is replaced. As `process._leashed` says,
+        by a thread that outlives it.
+        """
         self._buildctl("prune", "--all")
+        if self._remembers():
+            self._running.close()
+            _remove(self._folder / "root")
+            self._start()
+
+    def _start(self) -> None:
+        command = _daemon_command(self._folder, self.address, self._component)
+        log = self._folder / "buildkitd.log"
+        daemon = Daemon.running(command, environment=self.home.environment, log=log)
+        self._running.enter_context(daemon).wait_for(self._workers)
+
+    def _remembers(self) -> bool:
+        return self._buildctl("du", "--format={{len .}}").strip() != "0"
 
     def _workers(self) -> str | None:
         try:
@@ -60,7 +76,7 @@ class BuildKit:
             return None
 
     def _buildctl(self, *arguments: str) -> str:
-        return self.home.run(self._buildctl_binary, "--addr", self.address, *arguments)
+        return self.home.run(f"{self._component}/buildctl", "--addr", self.address, *arguments)
 
 
 def _daemon_command(folder: Path, address: str, component: str) -> tuple[str, ...]:
@@ -86,13 +102,13 @@ def _short_lived_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _unmount_below(folder)
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
-def _unmount_below(folder: Path) -> None:
-    """Detach what a killed build leaves mounted, the innermost first."""
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a killed build may have left mounts, the innermost first."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [Path(line.split()[4]) for line in mounts]
     for point in reversed([point for point in points if point.is_relative_to(folder)]):
         subprocess.run(["umount", "--lazy", point], check=True)
+    shutil.rmtree(folder)
