@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from typing import Final
 from benchmarks import table
 from benchmarks.load import Connection, Done, LoadError, Target
 from benchmarks.peers import Peer
-from benchmarks.samples import Sample, measure
+from benchmarks.samples import Sample, measure, medians
 from benchmarks.scale import Scale
 
 _CONNECTIONS: Final = 16
@@ -125,10 +124,6 @@ def print_speed(row: str, runs: Runs, most_worse: float = _MOST_WORSE) -> None:
     for at, (unit, figures) in enumerate((("req / s", speed), ("req / CPU s", cheap))):
         met = figures[OURS] * most_worse >= figures[ALONE]
         table.print_line("" if at else row, unit, figures, table.Target(least, met))
-
-
-def medians(runs: Runs, figure: Callable[[Run], float]) -> dict[str, float]:
-    return {name: statistics.median(map(figure, each)) for name, each in runs.items()}
 
 
 def _slowest(run: Run) -> float:

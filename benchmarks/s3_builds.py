@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 from benchmarks import peers, s3, table
 from benchmarks.building import push_base
 from benchmarks.project import STEPS, Project, in_registry
+from benchmarks.samples import medians
 from benchmarks.scale import Scale
 from tests.real.buildkit import BuildKit
 
@@ -66,7 +66,7 @@ def _round(
 
 def _print_builds(row: str, walls: _Walls) -> None:
     for what, each in walls.items():
-        figures = _medians(each)
+        figures = medians(each, float)
         target = table.times(figures, 1, _ITSELF)
         table.print_line(f"BuildKit {what} {row} (limit: {_ITSELF})", "s", figures, target)
 
@@ -95,7 +95,7 @@ def reexports(folder: Path, scale: Scale) -> None:
                     walls["cold"][place.name].append(_seconds(export))
                     walls["warm"][place.name].append(_seconds(export))
     for what, each in walls.items():
-        figures = _medians(each)
+        figures = medians(each, float)
         target = table.at_most(_MOST_SECONDS[what], figures["cacheproxy"])
         row = f"re-export {_LAYERS} layers, {what} (limit: {_LOCAL})"
         table.print_line(row, "s", figures, target)
@@ -134,7 +134,3 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started
-
-
-def _medians(walls: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {name: statistics.median(each) for name, each in walls.items()}

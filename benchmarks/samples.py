@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from benchmarks.load import Done
 from benchmarks.peers import Peer
 from benchmarks.processes import ProcessTree
+
+T = TypeVar("T")
 
 GIB: Final = 1 << 30
 
@@ -75,6 +77,6 @@ def interleave(peers: Sequence[Peer], work: Callable[[Peer], Done], rounds: int)
     return samples
 
 
-def medians(samples: Samples, figure: Callable[[Sample], float]) -> dict[str, float]:
-    """The median of a figure for each peer."""
-    return {name: statistics.median(map(figure, each)) for name, each in samples.items()}
+def medians(runs: Mapping[str, Sequence[T]], figure: Callable[[T], float]) -> dict[str, float]:
+    """The median of a figure for each peer, of all its runs."""
+    return {name: statistics.median(map(figure, each)) for name, each in runs.items()}
