@@ -1,7 +1,6 @@
 """Upkeep: what a server does beside requests, for as long as there are any."""
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ import structlog
 from cacheproxy.collecting import Collecting
 from cacheproxy.errors import RegistryError
 from cacheproxy.registry.registry import Registry
+from cacheproxy.storage.files import try_lock
 from cacheproxy.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -53,17 +53,9 @@ class Turns:
                 return
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                yield _locked(fd)
+                yield try_lock(fd)
             finally:
                 os.close(fd)
-
-
-def _locked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class Upkeep:

@@ -18,7 +18,7 @@ from typing import Final
 from cacheproxy.errors import Unavailable
 from cacheproxy.storage.blocking import os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import open_if_there, unlink
+from cacheproxy.storage.files import open_if_there, try_lock, unlink
 
 _LOOK_SECONDS: Final = 0.01
 _VERIFIED: Final = " verified"
@@ -133,17 +133,14 @@ def _told(lead: int) -> tuple[int | None, bool]:
 def _take(fd: int, path: str) -> bool:
     """Lock the file if it is still the one at its path: its last owner unlinks it."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except (BlockingIOError, FileNotFoundError):
+        return try_lock(fd) and os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
         return False
 
 
 def _is_free(lead: int) -> bool:
     """Whether nobody leads: who did has finished, given up or died."""
-    try:
-        fcntl.flock(lead, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(lead, fcntl.LOCK_SH):
         return False
     fcntl.flock(lead, fcntl.LOCK_UN)
     return True

@@ -18,7 +18,7 @@ from cacheproxy.errors import DigestInvalid, RegistryError, SizeInvalid, Unavail
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import CREATE, punch, unlink, write_at
+from cacheproxy.storage.files import CREATE, punch, try_lock, unlink, write_at
 
 _DEAD_SECONDS: Final = 3600.0
 
@@ -207,9 +207,6 @@ def _is_dead(entry: os.DirEntry[str]) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(fd)
     finally:
         os.close(fd)
-    return True

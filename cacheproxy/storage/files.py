@@ -1,6 +1,7 @@
 """Files: what is asked of the kernel, where it takes more than one call."""
 
 import ctypes
+import fcntl
 import os
 from contextlib import suppress
 from typing import Final
@@ -52,6 +53,15 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
     while view:
         count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
+
+
+def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock the file without waiting, until it is closed; tell whether nobody else has it."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def append(fd: int, part: str) -> None:

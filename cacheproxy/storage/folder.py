@@ -44,6 +44,7 @@ from cacheproxy.storage.files import (
     read_file,
     set_pusher,
     sync_folder,
+    try_lock,
     unlink,
     write_all,
 )
@@ -80,11 +81,9 @@ class FolderBucket:
         """
         with os_errors:
             lock = os.open(os.path.join(self._root, ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             os.close(lock)
-            raise FolderInUse(f"{self._root} is in use by another cacheproxy") from None
+            raise FolderInUse(f"{self._root} is in use by another cacheproxy")
         self._clean()
         return lock
 
@@ -100,11 +99,9 @@ class FolderBucket:
         with os_errors:
             visit = os.open(self._visitors, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(visit, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left_over in os.scandir(self.spool):
-                os.unlink(left_over.path)
-        except BlockingIOError:
-            pass
+            if try_lock(visit):
+                for left_over in os.scandir(self.spool):
+                    os.unlink(left_over.path)
         finally:
             os.close(visit)
 
