@@ -34,7 +34,6 @@ from cacheproxy.collection.evictions import Evicted
 from cacheproxy.collection.marks import Marks
 from cacheproxy.collection.reach import mark_reachable
 from cacheproxy.collection.retention import Policies, Policy
-from cacheproxy.config import Collection
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import Bytes, SpoolFolder
 from cacheproxy.errors import BlobUnknown, ManifestUnknown, RegistryError
@@ -43,6 +42,7 @@ from cacheproxy.oci.reference import Repository, Tag
 from cacheproxy.registry.registry import CacheRules, Registry
 from cacheproxy.registry.sources import Window, Windows
 from cacheproxy.registry.tickets import Tickets
+from cacheproxy.settings import Collection
 from cacheproxy.storage.layout import Namespace
 from tests.collection.rooms import LAYER, LEASE, Time
 from tests.memory import MemoryBucket

@@ -29,7 +29,7 @@ from cacheproxy.api.streaming import Intake
 from cacheproxy.api.tokens import TokensApi
 from cacheproxy.api.uploads import UploadsApi
 from cacheproxy.collecting import Collecting
-from cacheproxy.config import Config, shared_metrics
+from cacheproxy.config import shared_metrics
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
@@ -42,6 +42,7 @@ from cacheproxy.registry.tickets import Tickets, load_secret
 from cacheproxy.registry.together import together
 from cacheproxy.rules import cache_rules, clients, namespaces
 from cacheproxy.security import Security, service_of
+from cacheproxy.settings import Config
 from cacheproxy.storage.blocking import in_thread
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket

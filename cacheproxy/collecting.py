@@ -22,8 +22,9 @@ import msgspec
 
 from cacheproxy.collection.collector import Report
 from cacheproxy.collection.turn import is_free
-from cacheproxy.config import Config, as_yaml, foreign_environment
+from cacheproxy.config import as_yaml, foreign_environment
 from cacheproxy.errors import Unavailable
+from cacheproxy.settings import Config
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
 

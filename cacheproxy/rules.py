@@ -11,7 +11,13 @@ from cacheproxy.access.policy import Action, Rule
 from cacheproxy.access.policy import Policy as AccessPolicy
 from cacheproxy.access.readers import Division, Readers
 from cacheproxy.collection.retention import Policies, Policy
-from cacheproxy.config import (
+from cacheproxy.errors import NameInvalid
+from cacheproxy.oci.names import Intricate, Names
+from cacheproxy.oci.reference import Pattern
+from cacheproxy.registry.registry import CacheRules
+from cacheproxy.registry.sources import Window, Windows
+from cacheproxy.registry.union import Limits
+from cacheproxy.settings import (
     AccessRule,
     Auth,
     Cache,
@@ -21,13 +27,7 @@ from cacheproxy.config import (
     RetentionRule,
     Storage,
 )
-from cacheproxy.config import Clients as ClientSettings
-from cacheproxy.errors import NameInvalid
-from cacheproxy.oci.names import Intricate, Names
-from cacheproxy.oci.reference import Pattern
-from cacheproxy.registry.registry import CacheRules
-from cacheproxy.registry.sources import Window, Windows
-from cacheproxy.registry.union import Limits
+from cacheproxy.settings import Clients as ClientSettings
 from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.namespaces import Namespaces
 

@@ -18,9 +18,9 @@ from cacheproxy.access.control import Access, ControlledAccess, OpenAccess, may_
 from cacheproxy.access.htpasswd import AccessInvalid, Passwords
 from cacheproxy.access.policy import Policy
 from cacheproxy.access.tokens import ISSUER, SigningKey, Tokens, new_key, read_key
-from cacheproxy.config import Auth, Config, ConfigError
 from cacheproxy.registry.sources import MayPush, anybody_may_push
 from cacheproxy.rules import access_policy, check_readers, namespaces
+from cacheproxy.settings import Auth, Config, ConfigError
 from cacheproxy.storage.blocking import in_thread
 
 log = structlog.get_logger()

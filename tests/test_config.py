@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cacheproxy.config import ConfigError, as_yaml, load, settings
+from cacheproxy.config import as_yaml, load
+from cacheproxy.settings import ConfigError, settings
 from tests.real.port import Port
 from tests.server import Server
 

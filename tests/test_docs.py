@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from cacheproxy.config import Setting, settings
+from cacheproxy.settings import Setting, settings
 from cacheproxy.telemetry import Metrics
 from tests.readme import README
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from cacheproxy.access.policy import Action
-from cacheproxy.config import Config, ConfigError, load
+from cacheproxy.config import load
 from cacheproxy.errors import Denied
 from cacheproxy.oci.reference import Repository
 from cacheproxy.rules import check_readers, namespaces
 from cacheproxy.security import Security
+from cacheproxy.settings import Config, ConfigError
 from tests.access.doors import basic, htpasswd, policy
 from tests.cli.running import Site
 from tests.server import Server

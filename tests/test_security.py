@@ -17,12 +17,13 @@ import pytest
 from cacheproxy.access.policy import Action
 from cacheproxy.app import App
 from cacheproxy.cli.serve import warnings
-from cacheproxy.config import Config, ConfigError, load
+from cacheproxy.config import load
 from cacheproxy.errors import Denied, Unauthorized
 from cacheproxy.listening import Listeners, is_loopback
 from cacheproxy.oci.reference import Repository
 from cacheproxy.registry.tickets import load_secret
 from cacheproxy.security import Security
+from cacheproxy.settings import Config, ConfigError
 from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.folder import FolderBucket
 from tests.access.doors import basic, htpasswd, signing_key

@@ -16,8 +16,9 @@ from cacheproxy.api.entrance import CLIENT_GONE, Report
 from cacheproxy.api.errors import STATUS
 from cacheproxy.app import App
 from cacheproxy.buildkit.cache import CACHE_CONFIG
-from cacheproxy.config import Config, load
+from cacheproxy.config import load
 from cacheproxy.oci.reference import Repository
+from cacheproxy.settings import Config
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.telemetry import Metrics
 from tests.readme import README

@@ -13,8 +13,8 @@ import click
 import msgspec
 
 from cacheproxy.cli.visiting import place_of
-from cacheproxy.config import Config
 from cacheproxy.errors import RegistryError, StorageInvalid
+from cacheproxy.settings import Config
 from cacheproxy.storage.bucket import Bucket
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import click
 from cacheproxy.cli.options import loaded, on_bucket, parse_size
 from cacheproxy.cli.text import counted, size
 from cacheproxy.cli.visiting import contents_of, visit_each
-from cacheproxy.config import Bytes
+from cacheproxy.settings import Bytes
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
 

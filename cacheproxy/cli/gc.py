@@ -10,8 +10,9 @@ from cacheproxy.cli.child import work_for_server
 from cacheproxy.cli.options import as_json, loaded, with_settings
 from cacheproxy.cli.text import counted, size
 from cacheproxy.cli.visiting import visit_each
-from cacheproxy.config import Config, handed_down
+from cacheproxy.config import handed_down
 from cacheproxy.errors import RegistryError
+from cacheproxy.settings import Config
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
 

@@ -10,9 +10,9 @@ from cacheproxy.cli.gc import gc
 from cacheproxy.cli.policy import policy
 from cacheproxy.cli.serve import serve
 from cacheproxy.cli.stats import stats
-from cacheproxy.config import ConfigError
 from cacheproxy.errors import RegistryError, StorageInvalid
 from cacheproxy.listening import PortTaken
+from cacheproxy.settings import ConfigError
 from cacheproxy.storage.folder import FolderInUse
 
 

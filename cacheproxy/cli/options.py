@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
-from cacheproxy.config import Bytes, Config, load, settings
+from cacheproxy.config import load
 from cacheproxy.errors import ManifestInvalid, NameInvalid
 from cacheproxy.oci.reference import Repository, Tag
+from cacheproxy.settings import Bytes, Config, settings
 
 _SHORT = {
     "server.listen": ["--listen"],

@@ -13,8 +13,9 @@ import click
 from cacheproxy import __version__
 from cacheproxy.cli.options import loaded, with_settings
 from cacheproxy.cli.visiting import place_of
-from cacheproxy.config import Config, file_of
+from cacheproxy.config import file_of
 from cacheproxy.listening import Listeners, is_loopback
+from cacheproxy.settings import Config
 from cacheproxy.workers import Workers
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from cacheproxy.config import S3, Config
+from cacheproxy.settings import S3, Config
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.layout import Namespace
 from cacheproxy.storage.opening import Place, place

@@ -12,8 +12,9 @@ from cacheproxy.access.control import ControlledAccess, to_basic
 from cacheproxy.access.htpasswd import Passwords
 from cacheproxy.access.policy import Policy
 from cacheproxy.access.tokens import SigningKey, Tokens, new_key
-from cacheproxy.config import Auth, load
+from cacheproxy.config import load
 from cacheproxy.rules import access_policy
+from cacheproxy.settings import Auth
 
 KEY = new_key()
 SERVICE = "cacheproxy"

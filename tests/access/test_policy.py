@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.access.policy import EVERY_USER, Action, Policy, Rule
-from cacheproxy.config import ConfigError
 from cacheproxy.oci.reference import Pattern, Repository
 from cacheproxy.rules import access_policy
+from cacheproxy.settings import ConfigError
 from tests.access.doors import auth_of, policy
 
 _PULL, _PUSH, _DELETE, _METRICS = Action.PULL, Action.PUSH, Action.DELETE, Action.METRICS

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cacheproxy.config import Bytes, Config, settings
+from cacheproxy.settings import Bytes, Config, settings
 
 CHART: Final = Path(__file__).parent.parent.parent / "helm" / "cacheproxy"
 SCHEMA: Final = CHART / "values.schema.json"

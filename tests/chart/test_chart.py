@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from cacheproxy import __version__
-from cacheproxy.config import Config, load, settings
+from cacheproxy.config import load
+from cacheproxy.settings import Config, settings
 from tests.chart.helm import RELEASE, Helm, Kubeconform, Rendered
 from tests.chart.schema import CHART, SCHEMA, as_text, settings_schema
 from tests.chart.watching import DASHBOARD, rules
