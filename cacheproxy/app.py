@@ -33,6 +33,7 @@ from cacheproxy.config import shared_metrics
 from cacheproxy.content.contents import Contents
 from cacheproxy.content.spool import SpoolFolder
 from cacheproxy.content.tier import Tier
+from cacheproxy.counting import Counting
 from cacheproxy.errors import RegistryError
 from cacheproxy.listening import Listeners
 from cacheproxy.logs import RequestLog
@@ -114,9 +115,9 @@ class App:
             Challenges(config.server.public_url, service_of(config)),
             clients(config.clients, ClientNames(config.clients.names, _shared(_NAMES))),
             self.health,
-            metrics.request_began,
             self._report,
         )
+        self._counting = Counting(metrics, self.entrance.running)
         turns = Turns(_shared(_COLLECTING))
         self._upkeep = [
             Upkeep(
@@ -133,11 +134,11 @@ class App:
         self._limits = config.limits
 
     def _report(self, report: Report) -> None:
-        self._metrics.request_ended(report)
+        self._counting.request_ended(report)
         self._log.request_ended(report)
 
     async def _exposition(self) -> tuple[bytes, str]:
-        await self._metrics.count()
+        await self._counting.count()
         return await in_thread(self._metrics.exposition)
 
     @asynccontextmanager
@@ -173,9 +174,9 @@ class App:
                     writes = [registry.uses.write() for registry in self._registries]
                     await asyncio.gather(*writes, return_exceptions=True)
             # aiohttp waits for idle connections too, which have nothing to end.
-            await http.shutdown(_END_SECONDS if self.entrance.in_flight else _NOTHING_SECONDS)
+            await http.shutdown(_END_SECONDS if self.entrance.running else _NOTHING_SECONDS)
             await self._contents.close()
-            await self._metrics.count()  # other workers show it
+            await self._counting.count()  # other workers show it
             threads.shutdown(wait=True)
 
     @asynccontextmanager
@@ -202,13 +203,13 @@ class App:
         take no new connections, and answer what still comes on those that proxies have kept."""
         self.health.draining = http.draining = True
         deadline = time.monotonic() + self._server.drain_timeout
-        log.info("draining", running=self.entrance.in_flight)
-        while self.entrance.in_flight and time.monotonic() < deadline:
+        log.info("draining", running=len(self.entrance.running))
+        while self.entrance.running and time.monotonic() < deadline:
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         server.close()
         known, used = 0, time.monotonic()
         while (kept := len(http.connections)) and (now := time.monotonic()) < deadline:
-            if self.entrance.in_flight or kept != known:  # each is used once more, see HttpServer
+            if self.entrance.running or kept != known:  # each is used once more, see HttpServer
                 known, used = kept, now
             elif now - used > _LINGER_SECONDS:
                 break
@@ -226,11 +227,11 @@ class App:
 
     async def _settle(self) -> None:
         """Count; exports have changed nothing where the tag was looked at, and not pushed to."""
-        await self._metrics.count()
-        for look in self._metrics.settled():
+        await self._counting.count()
+        for look in self._counting.settled():
             caches = self._registries.of(look.repository).caches
             if not await caches.pushed_since(look.repository, look.tag, look.at):
-                self._metrics.unchanged(look)
+                self._counting.unchanged(look)
 
     async def _measure_lag(self) -> None:
         """A busy event loop keeps every request waiting."""

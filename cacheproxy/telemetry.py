@@ -4,14 +4,10 @@ At most `clients.names` and two more clients have series of their own, all other
 values: see README, "Metrics", for how many series that are.
 """
 
-import asyncio
 import sys
 import time
-from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Literal
 
 from prometheus_client import (
@@ -25,57 +21,48 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cacheproxy import __version__
-from cacheproxy.api.call import Call, Kind
-from cacheproxy.api.entrance import CLIENT_GONE, Report
-from cacheproxy.exchanges import Exchange, Exchanges, Look
-from cacheproxy.tallies import Case, Tally, case_of
+from cacheproxy.api.call import Kind
+from cacheproxy.cases import Answer, Finding
+from cacheproxy.exchanges import Exchange
 
 # Without them a scrape is half as long, and nobody draws when a series began.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
-_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Up to these, what took long is told apart."""
 _LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-
-_AT_ONCE: Final = 20  # cases, each of which takes some 10 microseconds to count
-
-_UPLOADS: Final = frozenset({"end-4a", "end-5", "end-6"})
-_UPLOADED: Final = frozenset({"end-4b", "end-6", "end-11"})
 
 
 class _Histogram(Histogram):
     """Takes many observations at once."""
 
-    def observe_all(self, amounts: Sequence[float]) -> None:
-        amounts, below = sorted(amounts), 0
-        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
-            upto = bisect_right(amounts, bound)
-            if upto > below:
-                bucket.inc(upto - below)
-            below = upto
-        self._sum.inc(sum(amounts))
+    def observe_all(self, counts: Sequence[int], total: float) -> None:
+        """So many in each bucket, of which the last has no bound; in total so much."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
 
 
 @dataclass(frozen=True, slots=True)
-class _Series:
-    """Where the requests of one case are counted: each of them, the bytes of their bodies, and
-    those of what they found."""
+class AnswerSeries:
+    """Where requests with one kind of answer are counted, and what they have sent and taken."""
 
-    requests: Sequence[Counter]
-    sizes: Sequence[Counter]
-    received: Sequence[Counter]
-    sent: Sequence[Counter]
+    requests: Counter
+    received: Counter
+    sent: Counter
     seconds: _Histogram
     first_byte: _Histogram
 
-    def count(self, tally: Tally) -> None:
-        for counters, amount in (
-            (self.requests, tally.requests),
-            (self.sizes, tally.size),
-            (self.received, tally.received),
-            (self.sent, tally.sent),
-        ):
-            for counter in counters if amount else ():
-                counter.inc(amount)
+
+@dataclass(frozen=True, slots=True)
+class FindingSeries:
+    """Where requests that have found one kind of thing are counted, the bytes that they have sent,
+    and those of all that they have found."""
+
+    requests: Sequence[Counter]
+    sent: Sequence[Counter]
+    sizes: Sequence[Counter]
 
 
 class Metrics:
@@ -88,17 +75,11 @@ class Metrics:
     def __init__(self, shared: str | None = None) -> None:
         self._registry = CollectorRegistry()
         self._shared = shared
-        self._exchanges = Exchanges()
         self._define_http()
         self._define_cache()
         self._define_clients()
         self._define_storage()
         self._define_collection()
-        # Looking children up costs more than counting does.
-        self._series = lru_cache(10_000)(self._find_series)
-        self._exchanged_by = lru_cache(1000)(self._find_exchanges)
-        self._running: defaultdict[str, int] = defaultdict(int)
-        self._tallies: defaultdict[Case, Tally] = defaultdict(Tally)
 
     def _define_http(self) -> None:
         self._requests = self._counter(
@@ -254,54 +235,39 @@ class Metrics:
         for result in ("done", "failed"):
             self._cycles.labels(result)
 
-    def request_began(self, endpoint: str) -> None:
-        self._running[endpoint] += 1
+    def of_answer(self, answer: Answer) -> AnswerSeries:
+        endpoint, method = answer.endpoint, answer.method
+        return AnswerSeries(
+            self._requests.labels(endpoint, method, str(answer.status)),
+            self._received.labels(endpoint),
+            self._sent.labels(endpoint),
+            self._seconds.labels(endpoint, method),
+            self._first_byte.labels(endpoint, method),
+        )
 
-    def request_ended(self, report: Report) -> None:
-        call, status = report.call, report.status
-        self._running[report.endpoint] -= 1
-        exchange = self._exchanges.ended(call, status)
-        self._tallies[case_of(call, status, exchange)].add(report)
-        if call.endpoint in _UPLOADED:
-            self._uploaded(call, report)
+    def of_finding(self, finding: Finding) -> FindingSeries:
+        client, kind, result, tier = finding.client, finding.kind, finding.result, finding.tier
+        sent = []
+        if tier not in ("", "none") and finding.method == "GET":
+            sent.append(self._cache_bytes.labels(kind, result, tier))
+            sent.append(self._client_bytes.labels(client, kind, result))
+        sizes = [self._avoided_bytes.labels(client)] if finding.spared else []
+        return FindingSeries(list(self._looks(finding)), sent, sizes)
 
-    async def count(self) -> None:
-        """Count what has ended since the last call: now and then, and before it is shown, in the
-        thread that tells of requests. Others that wait for it have turns meanwhile."""
-        cases = list(self._tallies)
-        for start in range(0, len(cases), _AT_ONCE):
-            self._count(cases[start : start + _AT_ONCE])
-            await asyncio.sleep(0)
-        for endpoint, running in self._running.items():
-            self._in_progress.labels(endpoint).set(running)
-        self._uploading.set(sum(self._running[endpoint] for endpoint in _UPLOADS))
+    def of_exchange(self, client: str, exchange: Exchange) -> Counter:
+        return self._exchanged_by(client)[exchange]
 
-    def _count(self, cases: Sequence[Case]) -> None:
-        """Those of the cases that are not counted yet, so that it may be left in between."""
-        times: defaultdict[_Histogram, list[float]] = defaultdict(list)
-        for case in cases:
-            if (tally := self._tallies.pop(case, None)) is not None:
-                series = self._series(case)
-                series.count(tally)
-                times[series.seconds] += tally.seconds
-                times[series.first_byte] += tally.first_byte
-        for histogram, seconds in times.items():
-            histogram.observe_all(seconds)
+    def running(self, endpoint: str, requests: int) -> None:
+        """So many are being answered."""
+        self._in_progress.labels(endpoint).set(requests)
 
-    def settled(self) -> list[Look]:
-        """Looks that no push has followed here; to be asked for now and then, see `unchanged`."""
-        return self._exchanges.settled()
+    def uploading(self, requests: int) -> None:
+        self._uploading.set(requests)
 
-    def unchanged(self, look: Look) -> None:
-        """No push has followed it anywhere: the tag had what the client would have pushed."""
-        self._exchanged_by(look.client)[Exchange.UNCHANGED].inc()
-
-    def _uploaded(self, call: Call, report: Report) -> None:
-        if call.endpoint == "end-11" and report.status == 202:
-            return  # there was nothing to mount: the upload is still to come
-        result = _result(call, report)
+    def uploaded(self, result: str, size: int) -> None:
+        """The upload of a blob, or of as much as `size` of it, has ended."""
         self._blob_uploads.labels(result).inc()
-        if size := call.uploaded or call.received:
+        if size:
             self._blob_upload_bytes.labels(result).inc(size)
 
     def lagged(self, seconds: float) -> None:
@@ -344,38 +310,21 @@ class Metrics:
             MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]  # it has no annotations
         return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
 
-    def _find_series(self, case: Case) -> _Series:
-        endpoint, method = case.endpoint, case.method
-        requests = [self._requests.labels(endpoint, method, str(case.status))]
-        requests += self._looks(case)
-        if case.exchange is not None:
-            requests.append(self._exchanged_by(case.client)[case.exchange])
-        sent = [self._sent.labels(endpoint)]
-        if case.found and method == "GET":
-            sent.append(self._cache_bytes.labels(case.kind, case.result, case.tier))
-            sent.append(self._client_bytes.labels(case.client, case.kind, case.result))
-        return _Series(
-            requests,
-            [self._avoided_bytes.labels(case.client)] if case.avoids_upload else [],
-            [self._received.labels(endpoint)],
-            sent,
-            self._seconds.labels(endpoint, method),
-            self._first_byte.labels(endpoint, method),
-        )
+    def _looks(self, finding: Finding) -> Iterator[Counter]:
+        """Where a look for something is counted, by what it found."""
+        client, kind, result = finding.client, finding.kind, finding.result
+        if kind:
+            op = finding.method.lower()
+            yield self._cache_requests.labels(kind, op, result, finding.tier)
+            yield self._client_requests.labels(client, kind, result)
+        if finding.spared:
+            yield self._avoided.labels(client)
+        if finding.shared:
+            yield self._shared_hits.labels(client, kind)
+        if finding.exchange is not None:
+            yield self.of_exchange(client, finding.exchange)
 
-    def _looks(self, case: Case) -> Iterator[Counter]:
-        """Where the looks for something are counted, by what they found."""
-        if not case.kind:
-            return
-        op = case.method.lower()
-        yield self._cache_requests.labels(case.kind, op, case.result, case.tier)
-        yield self._client_requests.labels(case.client, case.kind, case.result)
-        if case.avoids_upload:
-            yield self._avoided.labels(case.client)
-        if case.shared:
-            yield self._shared_hits.labels(case.client, case.kind)
-
-    def _find_exchanges(self, client: str) -> dict[Exchange, Counter]:
+    def _exchanged_by(self, client: str) -> dict[Exchange, Counter]:
         """All of a client's, for a ratio needs those as well that are 0."""
         return {
             Exchange.FOUND: self._imports.labels(client, "found"),
@@ -401,16 +350,6 @@ class Metrics:
         name: str,
         told: str,
         labels: Sequence[str] = (),
-        buckets: Sequence[float] = _SECONDS,
+        buckets: Sequence[float] = SECONDS,
     ) -> _Histogram:
         return _Histogram(name, told, labels, buckets=buckets, registry=self._registry)
-
-
-def _result(call: Call, report: Report) -> str:
-    """How the upload of a blob ended."""
-    if report.status == 201:
-        return "mounted" if call.endpoint == "end-11" else "stored"
-    if report.status == CLIENT_GONE:
-        return "aborted"
-    told = report.error or ""
-    return "digest_mismatch" if told.startswith("DIGEST_INVALID") else "failed"

@@ -114,7 +114,7 @@ def _half_sent(host: str, operators: str, content: bytes) -> Iterator[socket.soc
         head = f"POST /v2/ci/app/blobs/uploads/?digest={_digest(content)} HTTP/1.1\r\n"
         wire.sendall(f"{head}Host: x\r\nContent-Length: {len(content)}\r\n\r\n".encode())
         wire.sendall(content[:-1])
-        running = b'in_progress{endpoint="end-4a"} 1.0'
+        running = b'in_progress{endpoint="end-4b"} 1.0'
         _wait(lambda: running in _send(operators, "GET", "/metrics", b"")[1])
         yield wire
 

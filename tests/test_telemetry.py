@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Final
 
-from cacheproxy.access.policy import Action
 from cacheproxy.api.blobs import _ORIGINS
-from cacheproxy.api.call import Call, Found, Kind
+from cacheproxy.api.call import Found, Kind
 from cacheproxy.api.entrance import CLIENT_GONE, Report
 from cacheproxy.api.errors import STATUS
 from cacheproxy.app import App
 from cacheproxy.buildkit.cache import CACHE_CONFIG
 from cacheproxy.config import load
-from cacheproxy.oci.reference import Repository
+from cacheproxy.counting import Counting
 from cacheproxy.settings import Config
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.telemetry import Metrics
 from tests.readme import README
+from tests.reports import report_of
 
 _METHODS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "PURGE")
 _STATUSES: Final = {200, 201, 202, 204, 206, 304, 307, 500, CLIENT_GONE, *STATUS.values()}
@@ -41,15 +39,15 @@ _BLOBS: Final = {*_MANIFESTS, *_ORIGINS.values()}
 async def test_there_are_as_many_series_as_the_readme_says(tmp_path: Path) -> None:
     """All that a server with one client can show after any number of requests of any kind."""
     metrics = Metrics()
+    counting = Counting(metrics)
     for report in _reports(_routed(tmp_path)):
-        metrics.request_began(report.endpoint)
-        metrics.request_ended(report)
+        counting.request_ended(report)
     metrics.lagged(0)
     metrics.tier_has(0, 0, 0)
     for operation in _S3_OPERATIONS:
         for status in _S3_STATUSES:
             metrics.s3_asked(operation, 0, status, 1, 1)
-    await metrics.count()
+    await counting.count()
 
     lines = metrics.exposition()[0].decode().splitlines()
     series = [line for line in lines if not line.startswith("#")]
@@ -71,35 +69,6 @@ def test_every_operation_is_known() -> None:
     assert found - {"MultipartUpload"} == _S3_OPERATIONS
 
 
-async def test_of_an_exchange_the_other_results_are_shown_too() -> None:
-    """As 0: what share of the imports found a cache is known from the first one on."""
-    metrics = Metrics()
-    metrics.request_ended(_report("end-3", "HEAD", 404))
-    await metrics.count()
-
-    text = metrics.exposition()[0].decode()
-    assert 'cacheproxy_cache_imports_total{client="one",result="not_found"} 1.0' in text
-    assert 'cacheproxy_cache_imports_total{client="one",result="found"} 0.0' in text
-    assert 'cacheproxy_cache_exports_total{client="one",result="unchanged"} 0.0' in text
-
-
-async def test_counting_that_is_broken_off_loses_nothing() -> None:
-    """Or that two do at once: each request is counted once."""
-    metrics = Metrics()
-    for status in range(200, 299):
-        metrics.request_ended(_report("end-3", "HEAD", status))
-    broken = asyncio.create_task(metrics.count())
-    await asyncio.sleep(0)
-    broken.cancel()
-    await asyncio.gather(broken, return_exceptions=True)
-    await asyncio.gather(metrics.count(), metrics.count())
-
-    text = metrics.exposition()[0].decode()
-    assert text.count('cacheproxy_http_requests_total{code="2') == 99
-    seconds = "cacheproxy_http_request_duration_seconds_count"
-    assert f'{seconds}{{endpoint="end-3",method="HEAD"}} 99.0' in text
-
-
 def _routed(folder: Path) -> set[tuple[str, str]]:
     """Endpoints and the methods that they can be asked by."""
     app = App(load({}, {"HOME": str(folder)}), FolderBucket(str(folder)), b"secret")
@@ -112,33 +81,18 @@ def _routed(folder: Path) -> set[tuple[str, str]]:
 def _reports(routed: set[tuple[str, str]]) -> Iterator[Report]:
     for endpoint, method in routed:
         for status in _STATUSES:
-            yield _report(endpoint, method, status)
+            yield report_of(endpoint, method, status)
     for method in ("GET", "HEAD"):
         for kind in (Kind.MANIFEST, Kind.CACHE_MANIFEST):
             for outcome in _MANIFESTS:
-                yield _report("end-3", method, 200, found=_found(kind, *outcome))
+                yield report_of("end-3", method, 200, found=_found(kind, *outcome))
         for kind in (Kind.CONFIG, Kind.BLOB):
             for outcome in _BLOBS:
-                yield _report("end-2", method, 200, found=_found(kind, *outcome))
+                yield report_of("end-2", method, 200, found=_found(kind, *outcome))
         for status in _STATUSES:
-            yield _report("end-2", method, status, accept=f"{CACHE_CONFIG}, */*")
-    yield _report("end-6", "PUT", 400, error="DIGEST_INVALID: it is another")
+            yield report_of("end-2", method, status, accept=f"{CACHE_CONFIG}, */*")
+    yield report_of("end-6", "PUT", 400, error="DIGEST_INVALID: it is another")
 
 
 def _found(kind: Kind, result: str, tier: str) -> Found:
     return Found(kind, result, tier, 1, ("two",))
-
-
-def _report(
-    endpoint: str,
-    method: str,
-    status: int,
-    *,
-    accept: str = "*/*",
-    found: Found | None = None,
-    error: str | None = None,
-) -> Report:
-    request = SimpleNamespace(method=method, headers={"Accept": accept})
-    call = Call(request, endpoint, Repository("ci/app"), "tag")  # type: ignore[arg-type]  # as much of one as is asked for
-    call.client, call.found, call.sent, call.received = "one", found, 1, 1
-    return Report(call, endpoint, Action.PULL, None, status, 0, 0, error)

@@ -36,7 +36,7 @@ class Found(msgspec.Struct, frozen=True):
     pushers: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """A request with the parts of its path, and what is learned of it on the way.
 

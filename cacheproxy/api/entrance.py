@@ -28,12 +28,10 @@ CLIENT_GONE: Final = 499  # nginx's status for it; it is seen in logs and metric
 class Report:
     """What became of a request. Times are in seconds; `error` is for the log.
 
-    `endpoint` is the one that was told when the request began; the call's may be more exact.
     `digest` is of what was stored or found, where that was told.
     """
 
     call: Call
-    endpoint: str
     action: Action | None
     digest: str | None
     status: int
@@ -43,6 +41,8 @@ class Report:
 
 
 class Entrance:
+    """`running` are the calls that are being answered; each is told of when it has `ended`."""
+
     def __init__(
         self,
         routes: Routes,
@@ -50,7 +50,6 @@ class Entrance:
         challenges: Challenges,
         clients: Clients,
         health: Health,
-        began: Callable[[str], None],
         ended: Callable[[Report], None],
     ) -> None:
         self._routes = routes
@@ -58,9 +57,8 @@ class Entrance:
         self._challenges = challenges
         self._clients = clients
         self._health = health
-        self._began = began
         self._ended = ended
-        self.in_flight = 0
+        self.running: set[Call] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if found := self._health.answers(request.raw_path):
@@ -69,9 +67,7 @@ class Entrance:
         route, call = self._understand(request)
         forwarded = request.headers.getall("X-Forwarded-For", ())
         call.address = self._clients.address(forwarded, request.remote or "")
-        endpoint = call.endpoint
-        self._began(endpoint)
-        self.in_flight += 1
+        self.running.add(call)
         status, error, digest = CLIENT_GONE, None, None
         try:
             response, error = await self._answer(route, call)
@@ -82,11 +78,11 @@ class Entrance:
         except (ClientGone, ConnectionError):
             return _break(request)
         finally:
-            self.in_flight -= 1
+            self.running.discard(call)
             now = perf_counter()
             first_byte = (call.first_byte or now) - started
             action, seconds = route.action, now - started
-            report = Report(call, endpoint, action, digest, status, seconds, first_byte, error)
+            report = Report(call, action, digest, status, seconds, first_byte, error)
             self._ended(report)
 
     async def _tell(

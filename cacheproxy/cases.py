@@ -1,0 +1,76 @@
+"""What a request counts as, in labels: requests that are equal here are summed up together."""
+
+from typing import Final
+
+import msgspec
+
+from cacheproxy.access.clients import UNKNOWN
+from cacheproxy.api.call import Call, Found, Kind
+from cacheproxy.api.entrance import CLIENT_GONE
+from cacheproxy.exchanges import Exchange
+
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
+_OTHER_METHOD: Final = "other"
+"""Clients choose methods freely; a label must not."""
+
+# A blob that is fetched in several ranges is one.
+_FROM_THE_START: Final = "bytes=0-"
+
+_LOOKS: Final = frozenset({"end-2", "end-3"})
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """How a request was answered."""
+
+    endpoint: str
+    method: str
+    status: int
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """What came of a request for its client.
+
+    `kind`, `result` and `tier` are those of a look for a blob or manifest, and empty if it was
+    none, as it was not allowed or not right. `spared` tells whether the client need not push a blob
+    now, and `shared` whether another one has done the work.
+    """
+
+    client: str
+    method: str
+    kind: str = ""
+    result: str = ""
+    tier: str = ""
+    spared: bool = False
+    shared: bool = False
+    exchange: Exchange | None = None
+
+
+def answer_of(call: Call, status: int) -> Answer:
+    method = call.request.method
+    return Answer(call.endpoint, method if method in _METHODS else _OTHER_METHOD, status)
+
+
+def finding_of(call: Call, status: int, exchange: Exchange | None) -> Finding | None:
+    """None where nothing was looked for, and no cache changed hands."""
+    endpoint, method, found = call.endpoint, call.request.method, call.found
+    if found is not None and (status < 400 or status == CLIENT_GONE):
+        spared = endpoint == "end-2" and method == "HEAD"
+        shared = status != 304 and _is_shared(call, found)
+        kind, result, tier = found.kind, found.result, found.tier
+        return Finding(call.client, method, kind, result, tier, spared, shared, exchange)
+    if endpoint in _LOOKS and (status == 404 or status >= 500):
+        kind = call.blob_kind if endpoint == "end-2" else Kind.MANIFEST
+        result = "miss" if status == 404 else "error"
+        return Finding(call.client, method, kind, result, "none", exchange=exchange)
+    if exchange is not None:
+        return Finding(call.client, method, exchange=exchange)
+    return None
+
+
+def _is_shared(call: Call, found: Found) -> bool:
+    if not found.pushers or call.client == UNKNOWN or found.pushers == (call.client,):
+        return False
+    if call.request.method == "HEAD":
+        return call.endpoint == "end-2"  # a manifest is fetched after this, or pushed
+    asked = call.request.headers.get("Range")
+    return asked is None or asked.startswith(_FROM_THE_START)
