@@ -1,7 +1,6 @@
 """Requests as they end, summed up by what they count as; the sums are counted now and then.
 
-To count a request in each of its series would cost as much as to look for a blob. What is touched
-for each request is small, few, and kept: most of the cost is memory that is not at hand.
+To count a request in each of its series would cost as much as to look for a blob.
 """
 
 import asyncio
