@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from cacheproxy.api.call import Call, Found, Kind
 from cacheproxy.exchanges import Exchange, Exchanges
-from cacheproxy.oci.reference import Repository
 from tests.collection.rooms import Time
+from tests.reports import call_of
 
 _PUSH = "application/vnd.oci.image.manifest.v1+json, */*"
 _CACHE = Found(Kind.CACHE_MANIFEST, "hit", "memory", 500, ())
@@ -24,10 +22,8 @@ def _call(
     known: bool | None = None,
     tag: str = "cache",
 ) -> Call:
-    request = SimpleNamespace(method=method, headers={"Accept": accept})
-    endpoint = "end-7" if method == "PUT" else "end-3"
-    call = Call(request, endpoint, Repository("ci/app"), tag)  # type: ignore[arg-type]  # as much of one as is asked for
-    call.client, call.found, call.known_export = "one", found, known
+    call = call_of("end-7" if method == "PUT" else "end-3", method, found=found, Accept=accept)
+    call.target, call.known_export = tag, known
     return call
 
 
