@@ -1,4 +1,4 @@
-"""What a request counts as, in labels: requests that are equal here are summed up together."""
+"""What a request counts as, in labels: requests of one case are summed up together."""
 
 from typing import Final
 
@@ -19,24 +19,17 @@ _FROM_THE_START: Final = "bytes=0-"
 _LOOKS: Final = frozenset({"end-2", "end-3"})
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """How a request was answered."""
-
-    endpoint: str
-    method: str
-    status: int
-
-
-class Finding(msgspec.Struct, frozen=True, gc=False):
-    """What came of a request for its client.
+class Case(msgspec.Struct, frozen=True, gc=False):
+    """What a request counts as, whoever sent it.
 
     `kind`, `result` and `tier` are those of a look for a blob or manifest, and empty if it was
     none, as it was not allowed or not right. `spared` tells whether the client need not push a blob
     now, and `shared` whether another one has done the work.
     """
 
-    client: str
+    endpoint: str
     method: str
+    status: int
     kind: str = ""
     result: str = ""
     tier: str = ""
@@ -45,26 +38,19 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     exchange: Exchange | None = None
 
 
-def answer_of(call: Call, status: int) -> Answer:
-    method = call.request.method
-    return Answer(call.endpoint, method if method in _METHODS else _OTHER_METHOD, status)
-
-
-def finding_of(call: Call, status: int, exchange: Exchange | None) -> Finding | None:
-    """None where nothing was looked for, and no cache changed hands."""
+def case_of(call: Call, status: int, exchange: Exchange | None) -> Case:
     endpoint, method, found = call.endpoint, call.request.method, call.found
     if found is not None and (status < 400 or status == CLIENT_GONE):
+        kind, result, tier = found.kind, found.result, found.tier
         spared = endpoint == "end-2" and method == "HEAD"
         shared = status != 304 and _is_shared(call, found)
-        kind, result, tier = found.kind, found.result, found.tier
-        return Finding(call.client, method, kind, result, tier, spared, shared, exchange)
+        return Case(endpoint, method, status, kind, result, tier, spared, shared, exchange)
     if endpoint in _LOOKS and (status == 404 or status >= 500):
         kind = call.blob_kind if endpoint == "end-2" else Kind.MANIFEST
         result = "miss" if status == 404 else "error"
-        return Finding(call.client, method, kind, result, "none", exchange=exchange)
-    if exchange is not None:
-        return Finding(call.client, method, exchange=exchange)
-    return None
+        return Case(endpoint, method, status, kind, result, "none", exchange=exchange)
+    method = method if method in _METHODS else _OTHER_METHOD
+    return Case(endpoint, method, status, exchange=exchange)
 
 
 def _is_shared(call: Call, found: Found) -> bool:

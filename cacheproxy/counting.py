@@ -1,52 +1,40 @@
-"""Requests as they end, summed up by what they count as; the sums are counted now and then.
+"""Requests that have ended are summed up by what they count as, and the sums counted at times.
 
-To count a request in each of its series would cost as much as to look for a blob.
+To count a request in each of its series would cost as much as to look for a blob. Even to sum up
+each at once would cost twice as much as many in a row, when what that takes is in the caches of the
+processor.
 """
 
 import asyncio
-from bisect import bisect_left
+import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from cacheproxy.api.call import Call
 from cacheproxy.api.entrance import CLIENT_GONE, Report
-from cacheproxy.cases import Answer, Finding, answer_of, finding_of
+from cacheproxy.cases import Case, case_of
 from cacheproxy.exchanges import Exchange, Exchanges, Look
-from cacheproxy.telemetry import SECONDS, AnswerSeries, FindingSeries, Metrics
+from cacheproxy.telemetry import Durations, Metrics
 
+_IN_A_ROW: Final = 32  # requests; what is kept of more of them is no longer in the caches
 _AT_ONCE: Final = 20  # sums, each of which takes some 10 microseconds to count
 
 _UPLOADS: Final = frozenset({"end-4a", "end-4b", "end-5", "end-6"})
 _UPLOADED: Final = frozenset({"end-4b", "end-6", "end-11"})
 
-_Key = TypeVar("_Key")
-_Sum = TypeVar("_Sum")
-
 
 @dataclass(slots=True)
-class _Durations:
-    """How many requests took up to each of SECONDS, and how many longer; `total` in seconds."""
+class _Answers:
+    """Requests of one case; `received` and `sent` in bytes."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
-    total: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
-
-@dataclass(slots=True)
-class _Answered:
-    """Requests that were answered alike; `received` and `sent` in bytes."""
-
-    series: AnswerSeries
+    case: Case
     requests: int = 0
     received: int = 0
     sent: int = 0
-    seconds: _Durations = field(default_factory=_Durations)
-    first_byte: _Durations = field(default_factory=_Durations)
+    seconds: Durations = field(default_factory=Durations)
+    first_byte: Durations = field(default_factory=Durations)
 
     def add(self, report: Report) -> None:
         self.requests += 1
@@ -55,51 +43,52 @@ class _Answered:
         self.seconds.add(report.seconds)
         self.first_byte.add(report.first_byte_seconds)
 
-    def count(self) -> None:
-        self.series.requests.inc(self.requests)
-        self.series.received.inc(self.received)
-        self.series.sent.inc(self.sent)
-        self.series.seconds.observe_all(self.seconds.counts, self.seconds.total)
-        self.series.first_byte.observe_all(self.first_byte.counts, self.first_byte.total)
+    def count(self, metrics: Metrics) -> None:
+        metrics.answered(self.case, self.requests, self.received, self.sent)
+        metrics.took(self.case, self.seconds, self.first_byte)
         self.requests = self.received = self.sent = 0
-        self.seconds, self.first_byte = _Durations(), _Durations()
+        self.seconds, self.first_byte = Durations(), Durations()
 
 
 @dataclass(slots=True)
-class _Found:
-    """Requests that have found the same for one client: `sent` bytes, of `size` bytes of things."""
+class _Finds:
+    """Those of one client: `sent` bytes, of `size` bytes of things that were found."""
 
-    series: FindingSeries
+    case: Case
+    client: str
     requests: int = 0
     sent: int = 0
     size: int = 0
 
     def add(self, call: Call) -> None:
         self.requests += 1
-        self.sent += call.sent
-        if call.found is not None:
+        if call.sent:
+            self.sent += call.sent
+        if self.case.spared and call.found is not None:
             self.size += call.found.size
 
-    def count(self) -> None:
-        for counters, amount in (
-            (self.series.requests, self.requests),
-            (self.series.sent, self.sent),
-            (self.series.sizes, self.size),
-        ):
-            for counter in counters:
-                counter.inc(amount)
+    def count(self, metrics: Metrics) -> None:
+        metrics.found(self.case, self.client, self.requests, self.sent, self.size)
         self.requests = self.sent = self.size = 0
 
 
-class _Sums(dict[_Key, _Sum], Generic[_Key, _Sum]):
-    """Sums that begin when the first request comes for them."""
+class _Sums:
+    """Sums of the requests of one case: of all, and of each client where it is about clients."""
 
-    def __init__(self, begin: Callable[[_Key], _Sum]) -> None:
-        self._begin = begin
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self.answers = _Answers(case)
+        self.finds: dict[str, _Finds] = {}
+        self._is_of_clients = bool(case.kind) or case.exchange is not None
 
-    def __missing__(self, key: _Key) -> _Sum:
-        begun = self[key] = self._begin(key)
-        return begun
+    def add(self, report: Report) -> None:
+        self.answers.add(report)
+        if self._is_of_clients:
+            call = report.call
+            finds = self.finds.get(call.client)
+            if finds is None:
+                finds = self.finds[call.client] = _Finds(self._case, call.client)
+            finds.add(call)
 
 
 class Counting:
@@ -110,32 +99,40 @@ class Counting:
         self._metrics = metrics
         self._running = running
         self._exchanges = Exchanges()
-        self._answered: _Sums[Answer, _Answered] = _Sums(
-            lambda answer: _Answered(metrics.of_answer(answer))
-        )
-        self._found: _Sums[Finding, _Found] = _Sums(
-            lambda finding: _Found(metrics.of_finding(finding))
-        )
+        self._ended: list[Report] = []
+        self._sums: dict[Case, _Sums] = {}
 
     def request_ended(self, report: Report) -> None:
-        call, status = report.call, report.status
-        exchange = self._exchanges.ended(call, status)
-        self._answered[answer_of(call, status)].add(report)
-        if (finding := finding_of(call, status, exchange)) is not None:
-            self._found[finding].add(call)
-        if call.endpoint in _UPLOADED and not _is_to_come(call, status):
-            self._metrics.uploaded(_result(call, report), call.uploaded or call.received)
+        self._ended.append(report)
+        if len(self._ended) >= _IN_A_ROW:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        for report in self._ended:
+            call, status = report.call, report.status
+            exchange = self._exchanges.ended(call, status, report.at)
+            case = case_of(call, status, exchange)
+            sums = self._sums.get(case)
+            if sums is None:
+                sums = self._sums[case] = _Sums(case)
+            sums.add(report)
+            if call.endpoint in _UPLOADED and not _is_to_come(call, status):
+                self._metrics.uploaded(_result(call, report), call.uploaded or call.received)
+        self._ended.clear()
 
     async def count(self) -> None:
         """Count what has ended since the last time: now and then, and before it is shown, in the
         thread that tells of requests. Others that wait for it have turns meanwhile."""
-        sums: list[_Answered | _Found] = [*self._answered.values(), *self._found.values()]
+        self._sum_up()
+        sums: list[_Answers | _Finds] = []
+        for of_case in self._sums.values():
+            sums += [of_case.answers, *of_case.finds.values()]
         sums = [each for each in sums if each.requests]
         for start in range(0, len(sums), _AT_ONCE):
             for each in sums[start : start + _AT_ONCE]:
-                each.count()
+                each.count(self._metrics)
             await asyncio.sleep(0)
-        running = Counter({answer.endpoint: 0 for answer in self._answered})
+        running = Counter({case.endpoint: 0 for case in self._sums})
         running.update(call.endpoint for call in self._running)
         for endpoint, requests in running.items():
             self._metrics.running(endpoint, requests)
@@ -143,11 +140,12 @@ class Counting:
 
     def settled(self) -> list[Look]:
         """Looks that no push has followed here; to be asked for now and then, see `unchanged`."""
-        return self._exchanges.settled()
+        self._sum_up()
+        return self._exchanges.settled(time.time_ns())
 
     def unchanged(self, look: Look) -> None:
         """No push has followed it anywhere: the tag had what the client would have pushed."""
-        self._metrics.of_exchange(look.client, Exchange.UNCHANGED).inc()
+        self._metrics.exchanged(look.client, Exchange.UNCHANGED)
 
 
 def _is_to_come(call: Call, status: int) -> bool:

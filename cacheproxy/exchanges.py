@@ -5,9 +5,7 @@ Accept that it has a manifest for it, and pushes that unless the tag leads there
 is unchanged is seen by nothing more coming.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -42,15 +40,14 @@ class Look:
 
 
 class Exchanges:
-    """`clock` gives nanoseconds since 1970."""
+    """Told from requests in the order in which they end. Times are nanoseconds since 1970."""
 
-    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._looks: deque[Look] = deque()
         """Those that no push has followed here; oldest first."""
 
-    def ended(self, call: Call, status: int) -> Exchange | None:
-        """What a request was that ended with this status."""
+    def ended(self, call: Call, status: int, at: int) -> Exchange | None:
+        """What a request was that ended then with this status."""
         if call.endpoint == "end-7" and call.known_export is not None:
             self._pushed(call)
             return Exchange.UNCHANGED if call.known_export else Exchange.STORED
@@ -64,14 +61,14 @@ class Exchanges:
         if not is_of_pusher(call.request.headers.get("Accept", "")):
             return Exchange.NOT_FOUND if status == 404 else None
         if is_cache:
-            look = Look(call.client, call.repository, Tag(call.target), self._clock())
+            look = Look(call.client, call.repository, Tag(call.target), at)
             self._looks.append(look)
         return None
 
-    def settled(self) -> list[Look]:
+    def settled(self, now: int) -> list[Look]:
         """Looks whose exports have changed nothing, if they were not pushed to another process."""
         settled: list[Look] = []
-        oldest = self._clock() - _PUSH_NANOSECONDS
+        oldest = now - _PUSH_NANOSECONDS
         while self._looks and (self._looks[0].at <= oldest or len(self._looks) > _LOOKS):
             settled.append(self._looks.popleft())
         return settled

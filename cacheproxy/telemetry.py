@@ -6,8 +6,9 @@ values: see README, "Metrics", for how many series that are.
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from prometheus_client import (
@@ -22,47 +23,53 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from cacheproxy import __version__
 from cacheproxy.api.call import Kind
-from cacheproxy.cases import Answer, Finding
+from cacheproxy.cases import Case
 from cacheproxy.exchanges import Exchange
 
 # Without them a scrape is half as long, and nobody draws when a series began.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
-SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SECONDS: Final = (
+    0.001,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+)
 """Up to these, what took long is told apart."""
 _LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+@dataclass(slots=True)
+class Durations:
+    """How many requests took up to each of SECONDS, and how many longer; `total` in seconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
 
 
 class _Histogram(Histogram):
     """Takes many observations at once."""
 
-    def observe_all(self, counts: Sequence[int], total: float) -> None:
-        """So many in each bucket, of which the last has no bound; in total so much."""
-        for bucket, count in zip(self._buckets, counts, strict=True):
+    def observe_all(self, durations: Durations) -> None:
+        for bucket, count in zip(self._buckets, durations.counts, strict=True):
             if count:
                 bucket.inc(count)
-        self._sum.inc(total)
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerSeries:
-    """Where requests with one kind of answer are counted, and what they have sent and taken."""
-
-    requests: Counter
-    received: Counter
-    sent: Counter
-    seconds: _Histogram
-    first_byte: _Histogram
-
-
-@dataclass(frozen=True, slots=True)
-class FindingSeries:
-    """Where requests that have found one kind of thing are counted, the bytes that they have sent,
-    and those of all that they have found."""
-
-    requests: Sequence[Counter]
-    sent: Sequence[Counter]
-    sizes: Sequence[Counter]
+        self._sum.inc(durations.total)
 
 
 class Metrics:
@@ -235,27 +242,43 @@ class Metrics:
         for result in ("done", "failed"):
             self._cycles.labels(result)
 
-    def of_answer(self, answer: Answer) -> AnswerSeries:
-        endpoint, method = answer.endpoint, answer.method
-        return AnswerSeries(
-            self._requests.labels(endpoint, method, str(answer.status)),
-            self._received.labels(endpoint),
-            self._sent.labels(endpoint),
-            self._seconds.labels(endpoint, method),
-            self._first_byte.labels(endpoint, method),
-        )
+    def answered(self, case: Case, requests: int, received: int, sent: int) -> None:
+        """So many of a case, that brought and took so many bytes."""
+        self._requests.labels(case.endpoint, case.method, str(case.status)).inc(requests)
+        self._received.labels(case.endpoint).inc(received)
+        self._sent.labels(case.endpoint).inc(sent)
 
-    def of_finding(self, finding: Finding) -> FindingSeries:
-        client, kind, result, tier = finding.client, finding.kind, finding.result, finding.tier
-        sent = []
-        if tier not in ("", "none") and finding.method == "GET":
-            sent.append(self._cache_bytes.labels(kind, result, tier))
-            sent.append(self._client_bytes.labels(client, kind, result))
-        sizes = [self._avoided_bytes.labels(client)] if finding.spared else []
-        return FindingSeries(list(self._looks(finding)), sent, sizes)
+    def took(self, case: Case, seconds: Durations, first_byte: Durations) -> None:
+        self._seconds.labels(case.endpoint, case.method).observe_all(seconds)
+        self._first_byte.labels(case.endpoint, case.method).observe_all(first_byte)
 
-    def of_exchange(self, client: str, exchange: Exchange) -> Counter:
-        return self._exchanged_by(client)[exchange]
+    def found(self, case: Case, client: str, requests: int, sent: int, size: int) -> None:
+        """So many of a case that one client has sent, that took so many bytes, of as many as the
+        `size` of all that was found."""
+        kind, result, tier = case.kind, case.result, case.tier
+        if kind:
+            self._cache_requests.labels(kind, case.method.lower(), result, tier).inc(requests)
+            self._client_requests.labels(client, kind, result).inc(requests)
+        if kind and tier != "none" and case.method == "GET":
+            self._cache_bytes.labels(kind, result, tier).inc(sent)
+            self._client_bytes.labels(client, kind, result).inc(sent)
+        if case.spared:
+            self._avoided.labels(client).inc(requests)
+            self._avoided_bytes.labels(client).inc(size)
+        if case.shared:
+            self._shared_hits.labels(client, kind).inc(requests)
+        if case.exchange is not None:
+            self.exchanged(client, case.exchange, requests)
+
+    def exchanged(self, client: str, exchange: Exchange, requests: int = 1) -> None:
+        # All of them, for a ratio needs those as well that are 0.
+        series = {
+            Exchange.FOUND: self._imports.labels(client, "found"),
+            Exchange.NOT_FOUND: self._imports.labels(client, "not_found"),
+            Exchange.STORED: self._exported.labels(client, "stored"),
+            Exchange.UNCHANGED: self._exported.labels(client, "unchanged"),
+        }
+        series[exchange].inc(requests)
 
     def running(self, endpoint: str, requests: int) -> None:
         """So many are being answered."""
@@ -309,29 +332,6 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]  # it has no annotations
         return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
-
-    def _looks(self, finding: Finding) -> Iterator[Counter]:
-        """Where a look for something is counted, by what it found."""
-        client, kind, result = finding.client, finding.kind, finding.result
-        if kind:
-            op = finding.method.lower()
-            yield self._cache_requests.labels(kind, op, result, finding.tier)
-            yield self._client_requests.labels(client, kind, result)
-        if finding.spared:
-            yield self._avoided.labels(client)
-        if finding.shared:
-            yield self._shared_hits.labels(client, kind)
-        if finding.exchange is not None:
-            yield self.of_exchange(client, finding.exchange)
-
-    def _exchanged_by(self, client: str) -> dict[Exchange, Counter]:
-        """All of a client's, for a ratio needs those as well that are 0."""
-        return {
-            Exchange.FOUND: self._imports.labels(client, "found"),
-            Exchange.NOT_FOUND: self._imports.labels(client, "not_found"),
-            Exchange.STORED: self._exported.labels(client, "stored"),
-            Exchange.UNCHANGED: self._exported.labels(client, "unchanged"),
-        }
 
     def _counter(self, name: str, told: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, told, labels, registry=self._registry)

@@ -29,4 +29,4 @@ def report_of(
     seconds: float = 0,
 ) -> Report:
     call = call_of(endpoint, method, found=found, Accept=accept)
-    return Report(call, Action.PULL, None, status, seconds, seconds, error)
+    return Report(call, Action.PULL, None, status, 0, seconds, seconds, error)

@@ -6,11 +6,11 @@ import pytest
 
 from cacheproxy.api.call import Call, Found, Kind
 from cacheproxy.exchanges import Exchange, Exchanges
-from tests.collection.rooms import Time
 from tests.reports import call_of
 
 _PUSH = "application/vnd.oci.image.manifest.v1+json, */*"
 _CACHE = Found(Kind.CACHE_MANIFEST, "hit", "memory", 500, ())
+_AT = 1_800_000_000 * 10**9
 _IMAGE = Found(Kind.MANIFEST, "hit", "memory", 500, ())
 
 
@@ -27,43 +27,37 @@ def _call(
     return call
 
 
-def _settled(exchanges: Exchanges) -> list[tuple[str, str]]:
-    return [(look.client, look.tag) for look in exchanges.settled()]
+def _settled(exchanges: Exchanges, seconds: float = 60) -> list[tuple[str, str]]:
+    """So long after _AT."""
+    return [(look.client, look.tag) for look in exchanges.settled(_AT + int(seconds * 1e9))]
 
 
 def test_an_export_that_nothing_follows_has_changed_nothing() -> None:
     """That is known when the time is over in which it would have been pushed."""
-    time = Time()
-    exchanges = Exchanges(time.nanoseconds)
-    assert exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200) is None
+    exchanges = Exchanges()
+    assert exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200, _AT) is None
 
-    time.now += 29
-    assert _settled(exchanges) == []
-    time.now += 2
-    assert _settled(exchanges) == [("one", "cache")]
-    assert _settled(exchanges) == []
+    assert _settled(exchanges, 29) == []
+    assert _settled(exchanges, 31) == [("one", "cache")]
+    assert _settled(exchanges, 31) == []
 
 
 def test_an_export_that_is_pushed_was_not_unchanged() -> None:
     """The look before it is no exchange of its own."""
-    time = Time()
-    exchanges = Exchanges(time.nanoseconds)
-    exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200)
+    exchanges = Exchanges()
+    exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE), 200, _AT)
 
-    assert exchanges.ended(_call("PUT", known=False), 201) is Exchange.STORED
-    time.now += 60
+    assert exchanges.ended(_call("PUT", known=False), 201, _AT) is Exchange.STORED
     assert _settled(exchanges) == []
 
 
 def test_a_push_follows_one_look() -> None:
     """Of builders with one name as many exports have changed nothing as were not pushed."""
-    time = Time()
-    exchanges = Exchanges(time.nanoseconds)
+    exchanges = Exchanges()
     for tag in ("cache", "cache", "other"):
-        exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE, tag=tag), 200)
-    exchanges.ended(_call("PUT", known=False), 201)
+        exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE, tag=tag), 200, _AT)
+    exchanges.ended(_call("PUT", known=False), 201, _AT)
 
-    time.now += 60
     assert _settled(exchanges) == [("one", "cache"), ("one", "other")]
 
 
@@ -87,7 +81,7 @@ def test_a_push_follows_one_look() -> None:
 )
 def test_each_request_is_what_it_is(call: Call, status: int, told: Exchange | None) -> None:
     """Imports fetch a cache, or find none; exports push one to a tag."""
-    assert Exchanges().ended(call, status) is told
+    assert Exchanges().ended(call, status, _AT) is told
 
 
 def test_looks_that_nothing_follows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +89,6 @@ def test_looks_that_nothing_follows_are_bounded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("cacheproxy.exchanges._LOOKS", 2)
     exchanges = Exchanges()
     for tag in ("a", "b", "c"):
-        exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE, tag=tag), 200)
+        exchanges.ended(_call("HEAD", accept=_PUSH, found=_CACHE, tag=tag), 200, _AT)
 
-    assert _settled(exchanges) == [("one", "a")]
+    assert _settled(exchanges, 0) == [("one", "a")]

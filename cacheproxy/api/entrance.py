@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Final
 
 import structlog
@@ -26,7 +26,8 @@ CLIENT_GONE: Final = 499  # nginx's status for it; it is seen in logs and metric
 
 @dataclass(slots=True)
 class Report:
-    """What became of a request. Times are in seconds; `error` is for the log.
+    """What became of a request. It ended `at` so many nanoseconds since 1970; other times are in
+    seconds. `error` is for the log.
 
     `digest` is of what was stored or found, where that was told.
     """
@@ -35,6 +36,7 @@ class Report:
     action: Action | None
     digest: str | None
     status: int
+    at: int
     seconds: float
     first_byte_seconds: float
     error: str | None
@@ -82,7 +84,7 @@ class Entrance:
             now = perf_counter()
             first_byte = (call.first_byte or now) - started
             action, seconds = route.action, now - started
-            report = Report(call, action, digest, status, seconds, first_byte, error)
+            report = Report(call, action, digest, status, time_ns(), seconds, first_byte, error)
             self._ended(report)
 
     async def _tell(
