@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import peers, unwatched
-from benchmarks.latency import ALONE, OURS, interleave, print_latency, print_speed
+from benchmarks.latency import ALONE, OURS, Run, interleave, print_latency, print_speed
 from benchmarks.load import LoadError, Target
 from benchmarks.peers import Peer
 from benchmarks.scale import Scale
@@ -25,6 +25,8 @@ _RUNNERS: Final = 200
 _SCRAPE_SECONDS: Final = 1.0
 """Prometheus waits for 15 and more."""
 _MOST_WORSE: Final = 1.05
+_STARTS: Final = 6
+"""Two processes of one program differ by some percent, by where in memory their things are."""
 
 _HEADER: Final = "X-Runner"
 _FLAGS: Final = (f"--clients-header={_HEADER}", "--collection-interval-seconds=0")
@@ -52,10 +54,16 @@ def scrape(folder: Path, scale: Scale) -> None:
 
 def metrics(folder: Path, scale: Scale) -> None:
     """The same requests, counted and not."""
-    commands = {OURS: SERVE, ALONE: unwatched.SERVE}
-    with ExitStack() as stack:
-        servers = [stack.enter_context(_started(folder, *each)) for each in commands.items()]
-        runs = interleave(servers, _targets, scale)
+    commands = [(OURS, SERVE), (ALONE, unwatched.SERVE)]
+    runs: dict[str, list[Run]] = {name: [] for name, _ in commands}
+    for start in range(_STARTS):
+        commands.reverse()
+        with ExitStack() as stack:
+            servers = [
+                stack.enter_context(_started(folder / str(start), *each)) for each in commands
+            ]
+            for name, each in interleave(servers, _targets, scale).items():
+                runs[name] += each
     print_speed(f"requests of {_RUNNERS} runners (limit: not counted)", runs, _MOST_WORSE)
 
 

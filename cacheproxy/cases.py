@@ -56,6 +56,8 @@ def case_of(call: Call, status: int, exchange: Exchange | None) -> Case:
 def _is_shared(call: Call, found: Found) -> bool:
     if not found.pushers or call.client == UNKNOWN or found.pushers == (call.client,):
         return False
+    if call.endpoint == "end-3":
+        return call.request.method == "GET"  # a look is followed by a fetch, or by a push
     if call.request.method == "HEAD":
-        return call.endpoint == "end-2"  # a manifest is fetched after this, or pushed
+        return True
     return call.request.headers.get("Range", _FROM_THE_START).startswith(_FROM_THE_START)

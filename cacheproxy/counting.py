@@ -18,7 +18,7 @@ from cacheproxy.cases import Case, case_of
 from cacheproxy.exchanges import Exchange, Exchanges, Look
 from cacheproxy.telemetry import Durations, Metrics
 
-_IN_A_ROW: Final = 32  # requests; what is kept of more of them is no longer in the caches
+_IN_A_ROW: Final = 16  # requests; what is kept of more of them is no longer in the caches
 _AT_ONCE: Final = 20  # sums, each of which takes some 10 microseconds to count
 
 _UPLOADS: Final = frozenset({"end-4a", "end-4b", "end-5", "end-6"})
@@ -37,9 +37,10 @@ class _Answers:
     first_byte: Durations = field(default_factory=Durations)
 
     def add(self, report: Report) -> None:
+        call = report.call
         self.requests += 1
-        self.received += report.call.received
-        self.sent += report.call.sent
+        self.received += call.received
+        self.sent += call.sent
         self.seconds.add(report.seconds)
         self.first_byte.add(report.first_byte_seconds)
 
@@ -62,8 +63,7 @@ class _Finds:
 
     def add(self, call: Call) -> None:
         self.requests += 1
-        if call.sent:
-            self.sent += call.sent
+        self.sent += call.sent
         if self.case.spared and call.found is not None:
             self.size += call.found.size
 
@@ -108,7 +108,8 @@ class Counting:
             self._sum_up()
 
     def _sum_up(self) -> None:
-        for report in self._ended:
+        ended, self._ended = self._ended, []
+        for report in ended:
             call, status = report.call, report.status
             exchange = self._exchanges.ended(call, status, report.at)
             case = case_of(call, status, exchange)
@@ -118,7 +119,6 @@ class Counting:
             sums.add(report)
             if call.endpoint in _UPLOADED and not _is_to_come(call, status):
                 self._metrics.uploaded(_result(call, report), call.uploaded or call.received)
-        self._ended.clear()
 
     async def count(self) -> None:
         """Count what has ended since the last time: now and then, and before it is shown, in the

@@ -47,6 +47,7 @@ SECONDS: Final = (
     300.0,
 )
 """Up to these, what took long is told apart."""
+_IMPORTS: Final = frozenset({Exchange.FOUND, Exchange.NOT_FOUND})
 _LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
@@ -82,6 +83,7 @@ class Metrics:
     def __init__(self, shared: str | None = None) -> None:
         self._registry = CollectorRegistry()
         self._shared = shared
+        self._exchanging: set[str] = set()
         self._define_http()
         self._define_cache()
         self._define_clients()
@@ -271,14 +273,11 @@ class Metrics:
             self.exchanged(client, case.exchange, requests)
 
     def exchanged(self, client: str, exchange: Exchange, requests: int = 1) -> None:
-        # All of them, for a ratio needs those as well that are 0.
-        series = {
-            Exchange.FOUND: self._imports.labels(client, "found"),
-            Exchange.NOT_FOUND: self._imports.labels(client, "not_found"),
-            Exchange.STORED: self._exported.labels(client, "stored"),
-            Exchange.UNCHANGED: self._exported.labels(client, "unchanged"),
-        }
-        series[exchange].inc(requests)
+        if client not in self._exchanging:
+            self._exchanging.add(client)
+            for each in Exchange:  # for a ratio needs those as well that are 0
+                self._exchanges(client, each)
+        self._exchanges(client, exchange).inc(requests)
 
     def running(self, endpoint: str, requests: int) -> None:
         """So many are being answered."""
@@ -332,6 +331,10 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]  # it has no annotations
         return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
+
+    def _exchanges(self, client: str, exchange: Exchange) -> Counter:
+        counter = self._imports if exchange in _IMPORTS else self._exported
+        return counter.labels(client, exchange.value)
 
     def _counter(self, name: str, told: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, told, labels, registry=self._registry)

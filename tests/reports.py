@@ -10,10 +10,14 @@ from cacheproxy.api.entrance import Report
 from cacheproxy.oci.reference import Repository
 
 
+class _Request(SimpleNamespace):
+    """As much of one as is asked for."""
+
+
 def call_of(endpoint: str, method: str, *, found: Found | None = None, **headers: str) -> Call:
     """Of a client called `one`, with a byte in each direction."""
-    request = SimpleNamespace(method=method, headers={"Accept": "*/*"} | headers)
-    call = Call(request, endpoint, Repository("ci/app"), "tag")  # type: ignore[arg-type]  # as much of one as is asked for
+    request = _Request(method=method, headers={"Accept": "*/*"} | headers)
+    call = Call(request, endpoint, Repository("ci/app"), "tag")  # type: ignore[arg-type]  # a stand-in
     call.client, call.found, call.sent, call.received = "one", found, 1, 1
     return call
 
@@ -27,6 +31,7 @@ def report_of(
     found: Found | None = None,
     error: str | None = None,
     seconds: float = 0,
+    at: int = 0,
 ) -> Report:
     call = call_of(endpoint, method, found=found, Accept=accept)
-    return Report(call, Action.PULL, None, status, 0, seconds, seconds, error)
+    return Report(call, Action.PULL, None, status, at, seconds, seconds, error)

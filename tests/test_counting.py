@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Final
 
 from cacheproxy.api.call import Call, Found, Kind
+from cacheproxy.api.entrance import Report
 from cacheproxy.counting import Counting
 from cacheproxy.telemetry import Metrics
 from tests.reports import call_of, report_of
 
 _SECONDS: Final = "cacheproxy_http_request_duration_seconds"
+_CACHE: Final = Found(Kind.CACHE_MANIFEST, "hit", "memory", 500, ())
+_PUSHES: Final = "application/vnd.oci.image.manifest.v1+json, */*"
 _HEADS: Final = 'endpoint="end-3",method="HEAD"'
+
+
+def _look(*, at: int) -> Report:
+    """Of who has an export for the tag."""
+    return report_of("end-3", "HEAD", 200, accept=_PUSHES, found=_CACHE, at=at)
 
 
 async def test_of_an_exchange_the_other_results_are_shown_too() -> None:
@@ -56,6 +65,37 @@ async def test_requests_are_counted_by_how_long_they_took() -> None:
     for bound, count in (("0.001", 2), ("0.005", 3), ("300.0", 3), ("+Inf", 4)):
         assert f'{_SECONDS}_bucket{{endpoint="end-3",le="{bound}",method="HEAD"}} {count}.0' in text
     assert f"{_SECONDS}_sum{{{_HEADS}}} 400.0035" in text
+
+
+def test_an_export_that_changed_nothing_is_told_with_the_time_at_which_it_ended() -> None:
+    """Though it was summed up later: who pushed to the tag since then is asked for."""
+    counting = Counting(Metrics())
+    counting.request_ended(_look(at=7))
+
+    assert [look.at for look in counting.settled()] == [7]
+
+
+def test_a_push_that_has_ended_just_now_follows_its_look() -> None:
+    counting = Counting(Metrics())
+    counting.request_ended(_look(at=7))
+    push = report_of("end-7", "PUT", 201)
+    push.call.known_export = False
+    counting.request_ended(push)
+
+    assert counting.settled() == []
+
+
+def test_no_more_requests_are_kept_than_a_few() -> None:
+    """All that they hold, headers and connections, is freed while others come."""
+    counting = Counting(Metrics())
+    calls = []
+    for _ in range(100):
+        report = report_of("end-2", "HEAD", 200)
+        calls.append(weakref.ref(report.call.request))
+        counting.request_ended(report)
+        del report
+
+    assert len([call for call in calls if call() is not None]) < 20
 
 
 async def test_what_was_counted_is_not_counted_again() -> None:
