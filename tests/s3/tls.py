@@ -31,7 +31,9 @@ def certify(folder: Path) -> Certificate:
     """Make an authority and a certificate that it has signed."""
     made = Certificate(folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
     authority_key = folder / "ca.key"
-    _make(made.authority, authority_key, "-subj=/CN=authority of the tests")
+    # Python 3.13 and newer want to be told what an authority's key is for.
+    usage = "-addext=keyUsage=critical,keyCertSign,cRLSign"
+    _make(made.authority, authority_key, "-subj=/CN=authority of the tests", usage)
     _make(
         *(made.file, made.key, "-subj=/CN=s3"),
         *(f"-CA={made.authority}", f"-CAkey={authority_key}"),
