@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cacheproxy import __version__
+from cacheproxy.allocator import keep_freed_memory
 from cacheproxy.cli.options import loaded, with_settings
 from cacheproxy.cli.visiting import place_of
 from cacheproxy.config import file_of
@@ -25,6 +26,7 @@ def serve(file: str | None, **flags: Any) -> None:
     """Serve the registry."""
     from cacheproxy.security import Security
 
+    keep_freed_memory()
     config = loaded(file, flags)
     security = Security(config, partial(loaded, file, flags), file or file_of())
     storage = place_of(config)
