@@ -21,6 +21,7 @@ from cacheproxy.storage.bucket import (
     Upload,
 )
 from cacheproxy.storage.folder import FolderBucket
+from cacheproxy.storage.pieces import Pieces
 
 
 class FaultyBucket:
@@ -223,7 +224,7 @@ class _RemoteStream:
         self._closed = False
         bucket.streaming += 1
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
         offset, end = self._part.start, self._part.start + self._part.length
         while True:
             if self._bucket.gate is not None:
@@ -236,7 +237,7 @@ class _RemoteStream:
             batch = bytearray(self._file.read_at(offset, count))
             if 0 <= self._bucket.corrupt - offset < count:
                 batch[self._bucket.corrupt - offset] ^= 1
-            yield bytes(batch)
+            yield Pieces([bytes(batch)])
             offset += count
             self._left = None if self._left is None else self._left - count
 

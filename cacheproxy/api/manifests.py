@@ -1,7 +1,5 @@
 """Manifests on the wire: end-3, end-7, end-9."""
 
-from contextlib import aclosing
-
 from aiohttp import web
 
 from cacheproxy.api.call import Call, Found, Kind
@@ -78,9 +76,7 @@ class ManifestsApi:
 
     async def _read(self, call: Call) -> bytes:
         try:
-            body = self._intake.body(call, self._manifest_bytes)
-            async with aclosing(body.batches()) as batches:
-                return b"".join([batch async for batch in batches])
+            return await self._intake.body(call, self._manifest_bytes).read()
         except BlobTooLarge as error:
             raise ManifestTooLarge(error.detail) from None
 

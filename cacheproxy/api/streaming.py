@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from time import perf_counter
 from typing import Final
 
@@ -15,6 +16,7 @@ from cacheproxy.api.call import Call
 from cacheproxy.errors import BlobTooLarge, RequestInvalid, RequestTimeout, Unavailable
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.bucket import LocalFile
+from cacheproxy.storage.pieces import Pieces
 from cacheproxy.storage.read_ahead import ReadAhead
 
 # One call to the kernel. As much as stays in a processor's cache until the client takes it: with
@@ -61,21 +63,27 @@ class RequestBody:
         if self.length is not None and self.length > limit:
             raise BlobTooLarge(f"at most {limit} bytes are taken")
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
         request = self._call.request
         await _continue(request)
-        with self._intake.ahead.share() as ahead:
-            request.content.set_read_chunk_size(ahead)
-            while batch := await self._next(request):
-                self._call.received += len(batch)
+        async with aclosing(self._intake.ahead.batches(request.content)) as batches:
+            while (batch := await self._next(request, batches)) is not None:
+                self._call.received += batch.size
                 if self._call.received > self._limit:
                     raise BlobTooLarge(f"at most {self._limit} bytes are taken")
                 yield batch
 
-    async def _next(self, request: web.BaseRequest) -> bytes:
+    async def read(self) -> bytes:
+        """All of it, where that is little."""
+        async with aclosing(self.batches()) as batches:
+            return b"".join([piece async for batch in batches for piece in batch])
+
+    async def _next(
+        self, request: web.BaseRequest, batches: AsyncGenerator[Pieces, None]
+    ) -> Pieces | None:
         try:
             async with asyncio.timeout(self._intake.idle_timeout):
-                return await request.content.readany()
+                return await anext(batches, None)
         except TimeoutError:
             idle = f"{self._intake.idle_timeout:g} seconds"
             raise RequestTimeout(f"nothing came for {idle}") from None

@@ -55,9 +55,8 @@ class TokensApi:
 
     async def _form(self, call: Call) -> dict[str, list[str]]:
         try:
-            body = self._intake.body(call, _FORM_BYTES)
-            text = b"".join([batch async for batch in body.batches()]).decode()
-            return parse_qs(text, keep_blank_values=True, max_num_fields=100)
+            text = await self._intake.body(call, _FORM_BYTES).read()
+            return parse_qs(text.decode(), keep_blank_values=True, max_num_fields=100)
         except (BlobTooLarge, ValueError):
             raise RequestInvalid("this is no form that asks for a token") from None
 

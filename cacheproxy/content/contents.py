@@ -161,9 +161,9 @@ class Contents:
             else:
                 whole = ByteRange(0, content.size)
                 async for batch in Reading(self._bucket, key, whole, content).batches():
-                    await in_thread(hasher.update, batch)
+                    await in_thread(batch.hash, hasher)
                     if took is not None:
-                        await took(len(batch))
+                        await took(batch.size)
         finally:
             content.close()
         return True

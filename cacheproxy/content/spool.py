@@ -18,7 +18,8 @@ from cacheproxy.errors import DigestInvalid, RegistryError, SizeInvalid, Unavail
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import CREATE, punch, try_lock, unlink, write_at
+from cacheproxy.storage.files import CREATE, punch, try_lock, unlink
+from cacheproxy.storage.pieces import Pieces
 
 _DEAD_SECONDS: Final = 3600.0
 
@@ -28,7 +29,7 @@ class Body(Protocol):
 
     length: int | None
 
-    def batches(self) -> AsyncGenerator[bytes, None]:
+    def batches(self) -> AsyncGenerator[Pieces, None]:
         """Non-empty batches until the end. Raises RegistryError if the sender fails."""
 
 
@@ -39,9 +40,9 @@ class Bytes:
         self.length: int | None = len(data)
         self._data = data
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
         if self._data:
-            yield self._data
+            yield Pieces([self._data])
 
 
 class Change:
@@ -136,11 +137,11 @@ class Spool:
         self._fd = -1  # the number may be another file's at once
         unlink(self.path)
 
-    def _write(self, batch: bytes) -> None:
+    def _write(self, batch: Pieces) -> None:
         """At an offset of its own: the position of the file is moved by who sends from it."""
-        self._hasher.update(batch)
-        write_at(self._fd, batch, self.size)
-        self.size += len(batch)
+        batch.hash(self._hasher)
+        batch.write_at(self._fd, self.size)
+        self.size += batch.size
 
 
 class Follower(LocalFile):

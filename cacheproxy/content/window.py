@@ -14,7 +14,7 @@ from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import Bucket, LocalFile, Origin, Stream
-from cacheproxy.storage.files import write_at
+from cacheproxy.storage.pieces import Pieces
 
 log = structlog.get_logger()
 
@@ -35,13 +35,13 @@ class Reading:
         self._part = part
         self._stream = first
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
         offset, end, breaks = self._part.start, self._part.start + self._part.length, 0
         while True:
             try:
                 async with aclosing(self._stream.batches()) as batches:
                     async for batch in batches:
-                        breaks, offset = 0, offset + len(batch)
+                        breaks, offset = 0, offset + batch.size
                         yield batch
                 return
             except Unavailable:
@@ -167,13 +167,13 @@ class Window(LocalFile):
             async for batch in batches:
                 with os_errors:
                     await in_thread(self._write, fd, batch)
-                self._end += len(batch)
+                self._end += batch.size
                 self._change.tell()
 
-    def _write(self, fd: int, batch: bytes) -> None:
+    def _write(self, fd: int, batch: Pieces) -> None:
         if self._hasher is not None:
-            self._hasher.update(batch)
-        write_at(fd, batch, self._end)
+            batch.hash(self._hasher)
+        batch.write_at(fd, self._end)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Let go of the stream, also if the task was cancelled before it began."""

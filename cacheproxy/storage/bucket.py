@@ -22,6 +22,7 @@ from typing import ClassVar, Protocol, Self
 from cacheproxy.oci.digest import Digest
 from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.storage.files import pusher_of
+from cacheproxy.storage.pieces import Pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Stream(Protocol):
     length: int | None
     pusher: str
 
-    def batches(self) -> AsyncGenerator[bytes, None]:
+    def batches(self) -> AsyncGenerator[Pieces, None]:
         """Non-empty batches, `length` bytes together."""
 
     def close(self) -> None:

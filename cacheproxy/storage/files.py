@@ -48,13 +48,6 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_at(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
-
-
 def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Lock the file without waiting, until it is closed; tell whether nobody else has it."""
     try:

@@ -16,6 +16,7 @@ from cacheproxy.errors import BlobUploadInvalid
 from cacheproxy.oci.digest import Digest, digest_of
 from cacheproxy.storage.bucket import LocalFile
 from cacheproxy.storage.folder import FolderBucket
+from cacheproxy.storage.pieces import Pieces
 from tests.fakes import FaultyBucket, RemoteBucket
 
 KEY = "blobs/x"
@@ -95,15 +96,15 @@ class Batches:
         self._batches = batches
         self._go = go
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
         try:
             for batch in self._batches[:-1]:
-                yield batch
+                yield Pieces([batch])
             self.reached.set()
             if self._go is not None:
                 await self._go.wait()
             for batch in self._batches[-1:]:
-                yield batch
+                yield Pieces([batch])
         finally:
             self.closed = True
 
@@ -113,8 +114,8 @@ class Broken:
 
     length: int | None = None
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
-        yield b"some"
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
+        yield Pieces([b"some"])
         raise BlobUploadInvalid("the client went away")
 
 

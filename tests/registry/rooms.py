@@ -16,6 +16,7 @@ from cacheproxy.registry.tickets import Tickets
 from cacheproxy.storage.bucket import Bucket
 from cacheproxy.storage.folder import FolderBucket
 from cacheproxy.storage.layout import Namespace
+from cacheproxy.storage.pieces import Pieces
 
 _RULES = CacheRules()
 
@@ -77,6 +78,6 @@ class Bytes:
         self._content = content
         self.length: int | None = len(content) if announced is None else announced
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
         for start in range(0, len(self._content), 3):
-            yield self._content[start : start + 3]
+            yield Pieces([self._content[start : start + 3]])

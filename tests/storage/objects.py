@@ -35,7 +35,7 @@ async def content(bucket: Bucket, key: str, part: ByteRange | None = None) -> by
             return opened.read_at(start, length)
     try:
         async with aclosing(opened.batches()) as batches:
-            got = [batch async for batch in batches]
+            got = [bytes(batch) async for batch in batches]
     finally:
         opened.close()
     data = b"".join(got)

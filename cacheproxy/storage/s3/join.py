@@ -72,14 +72,13 @@ async def _abandon(multipart: Multipart, tasks: Sequence[asyncio.Task[Part]]) ->
 
 def _body(objects: S3Objects, parts: Sequence[Listed], step: Send) -> Callable[[], Body]:
     async def batches() -> AsyncIterator[bytes]:
-        for piece in step.pieces:
-            stream = await objects.open(
-                parts[piece.source].key, ByteRange(piece.start, piece.length)
-            )
+        for cut in step.pieces:
+            stream = await objects.open(parts[cut.source].key, ByteRange(cut.start, cut.length))
             if stream is None:
                 raise Unavailable("an object to be joined is not in the bucket")
             async with aclosing(stream.batches()) as found:
                 async for batch in found:
-                    yield batch
+                    for piece in batch:
+                        yield piece
 
     return batches

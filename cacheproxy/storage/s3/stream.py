@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import aiohttp
 
 from cacheproxy.errors import Unavailable
 from cacheproxy.oci.ranges import ByteRange
+from cacheproxy.storage.pieces import Pieces
 from cacheproxy.storage.read_ahead import ReadAhead
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -74,12 +76,11 @@ class S3Stream:
             raise Unavailable("the object in the bucket is shorter than it was")
         return cls(response, ahead, size, part or whole, part is not None, pusher)
 
-    async def batches(self) -> AsyncGenerator[bytes, None]:
+    async def batches(self) -> AsyncGenerator[Pieces, None]:
         try:
-            with self._ahead.share() as ahead:
-                self._response.content.set_read_chunk_size(ahead)
-                async for batch in self._response.content.iter_any():
-                    if wanted := self._wanted(batch):
+            async with aclosing(self._ahead.batches(self._response.content)) as batches:
+                async for batch in batches:
+                    if (wanted := self._wanted(batch)).size:
                         yield wanted
                     if self.cut and not self._left:
                         break
@@ -94,11 +95,9 @@ class S3Stream:
         """Cuts the connection, unless all has come: then it has gone back to the others."""
         self._response.close()
 
-    def _wanted(self, batch: bytes) -> bytes:
-        if self._skip:
-            skipped = min(self._skip, len(batch))
-            self._skip -= skipped
-            batch = batch[skipped:]
-        batch = batch[: self._left]
-        self._left -= len(batch)
-        return batch
+    def _wanted(self, batch: Pieces) -> Pieces:
+        skipped = min(self._skip, batch.size)
+        wanted = batch.part(skipped, skipped + self._left)
+        self._skip -= skipped
+        self._left -= wanted.size
+        return wanted
