@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -190,6 +191,29 @@ def test_manifest_made_to_break_the_parser_is_refused(data: bytes) -> None:
     """JSON bombs, huge numbers and broken text are a client's error, not a crash."""
     with pytest.raises(ManifestInvalid):
         parse_manifest(data, OCI_INDEX)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"annotations": {f"{number:x}": "" for number in range(100_000)}},
+        {"layers": [_descriptor("a")] * 5_000},
+        {"unknown": [[]] * 300_000},
+        {"unknown": [{"": 0}] * 150_000},
+    ],
+    ids=["annotations", "layers", "lists", "tables"],
+)
+def test_manifest_of_many_small_things_costs_little_more_than_its_bytes(
+    fields: dict[str, Any],
+) -> None:
+    """Everything in it has a size of its own in memory, however few bytes it is on the wire."""
+    data = _data(**_IMAGE | fields)
+    tracemalloc.start()
+    try:
+        parse_manifest(data, OCI_MANIFEST)
+        assert tracemalloc.get_traced_memory()[1] < 12 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 _TEXTS = st.from_regex(r'\{"schemaVersion": ?2,.*\}').map(str.encode)
