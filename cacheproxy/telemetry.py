@@ -7,8 +7,9 @@ values: see README, "Metrics", for how many series that are.
 import sys
 import time
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from prometheus_client import (
@@ -51,26 +52,13 @@ _IMPORTS: Final = frozenset({Exchange.FOUND, Exchange.NOT_FOUND})
 _LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
-@dataclass(slots=True)
-class Durations:
-    """How many requests took up to each of SECONDS, and how many longer; `total` in seconds."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
-    total: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
-
 class _Histogram(Histogram):
     """Takes many observations at once."""
 
-    def observe_all(self, durations: Durations) -> None:
-        for bucket, count in zip(self._buckets, durations.counts, strict=True):
-            if count:
-                bucket.inc(count)
-        self._sum.inc(durations.total)
+    def observe_all(self, seconds: Sequence[float]) -> None:
+        for bucket, count in Tally(map(partial(bisect_left, SECONDS), seconds)).items():
+            self._buckets[bucket].inc(count)
+        self._sum.inc(sum(seconds))
 
 
 class Metrics:
@@ -250,7 +238,7 @@ class Metrics:
         self._received.labels(case.endpoint).inc(received)
         self._sent.labels(case.endpoint).inc(sent)
 
-    def took(self, case: Case, seconds: Durations, first_byte: Durations) -> None:
+    def took(self, case: Case, seconds: Sequence[float], first_byte: Sequence[float]) -> None:
         self._seconds.labels(case.endpoint, case.method).observe_all(seconds)
         self._first_byte.labels(case.endpoint, case.method).observe_all(first_byte)
 
