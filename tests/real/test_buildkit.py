@@ -85,8 +85,7 @@ def test_a_cache_of_all_steps_is_kept_as_it_is_and_makes_every_step_cached(
     buildkit.prune()
 
     manifest = json.loads(crane.run("manifest", f"{server.host}/ci/app:cache"))
-    entries = manifest["layers"] if form == "image" else manifest["manifests"]
-    layers = [entry for entry in entries if entry["mediaType"] != _CACHE_CONFIG]
+    layers = _layers(manifest)
     build = buildkit.build(context, f"--import-cache={_ref(server.host)}")
 
     assert manifest["mediaType"] == _MEDIA_TYPES[form]
@@ -96,18 +95,24 @@ def test_a_cache_of_all_steps_is_kept_as_it_is_and_makes_every_step_cached(
     assert set(build.cached) == _ALL
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "uncompressed"])
 @pytest.mark.parametrize("form", _IMAGE_FORMS)
-def test_a_cache_of_the_result_makes_its_steps_cached(
-    server: Server, buildkit: BuildKit, context: Path, form: str
+def test_a_cache_of_the_result_makes_every_step_cached(
+    server: Server, buildkit: BuildKit, context: Path, crane: Crane, form: str, compression: str
 ) -> None:
-    """A mode=min cache holds the steps whose layers are in the result."""
-    export = f"{_ref(server.host)},mode=min,{_IMAGE_FORMS[form]}"
-    buildkit.build(context, f"--export-cache={export}")
+    """A mode=min cache holds the layers of the result only; while that stays as it is, the steps
+    that it is made of are cached too."""
+    export = f"{_ref(server.host)},mode=min,{_IMAGE_FORMS[form]},compression={compression}"
+    buildkit.build(context, f"--export-cache={export},force-compression=true")
     buildkit.prune()
 
+    layers = _layers(json.loads(crane.run("manifest", f"{server.host}/ci/app:cache")))
     build = buildkit.build(context, f"--import-cache={_ref(server.host)}")
 
+    assert len(layers) == 4
+    assert {_compression(layer) for layer in layers} == {compression}
     assert build.executed == []
+    assert set(build.cached) == _ALL
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -143,16 +148,21 @@ def test_a_changed_source_runs_only_the_steps_below_it(
 def test_an_image_and_a_cache_with_the_same_layers_are_pushed_by_one_build(
     server: Server, buildkit: BuildKit, context: Path, crane: Crane
 ) -> None:
-    """BuildKit uploads the same digests twice at once; both uploads succeed."""
+    """BuildKit uploads the same digests twice at once; both the image and the cache are whole."""
     name = f"{server.host}/ci/app:image"
     buildkit.build(
         context,
         f"--output=type=image,name={name},push=true",
         f"--export-cache={_ref(server.host)},mode=max",
     )
+    buildkit.prune()
+
+    build = buildkit.build(context, f"--import-cache={_ref(server.host)}")
 
     assert crane.run("ls", f"{server.host}/ci/app").split() == ["cache", "image"]
     crane.run("validate", "--remote", name)
+    assert build.executed == []
+    assert set(build.cached) == _ALL
 
 
 def test_an_unchanged_cache_is_not_uploaded_again(
@@ -180,6 +190,7 @@ def test_an_inline_cache_is_found_in_the_image(
     build = buildkit.build(context, f"--import-cache=type=registry,ref={name}")
 
     assert build.executed == []
+    assert set(build.cached) == _ALL
 
 
 def test_a_local_cache_is_moved_into_the_registry(
@@ -194,6 +205,7 @@ def test_a_local_cache_is_moved_into_the_registry(
     build = buildkit.build(context, f"--import-cache={_ref(server.host, 'moved')}")
 
     assert build.executed == []
+    assert set(build.cached) == _ALL
 
 
 def test_a_cache_is_moved_out_of_the_registry(
@@ -208,6 +220,7 @@ def test_a_cache_is_moved_out_of_the_registry(
     build = buildkit.build(context, f"--import-cache=type=local,src={folder}")
 
     assert build.executed == []
+    assert set(build.cached) == _ALL
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "uncompressed"])
@@ -261,6 +274,12 @@ def _uploads(server: Server) -> int:
     server.get("/v2/_catalog")
     server.daemon.wait_for(lambda: server.daemon.log.count('"endpoint":"catalog"') > asked or None)
     return server.daemon.log.count('"endpoint":"end-6"')
+
+
+def _layers(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an image or an index that is a cache lists besides the cache's config."""
+    entries = manifest["layers"] if "layers" in manifest else manifest["manifests"]
+    return [entry for entry in entries if entry["mediaType"] != _CACHE_CONFIG]
 
 
 def _compression(layer: dict[str, Any]) -> str:
