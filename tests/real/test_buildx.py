@@ -9,7 +9,10 @@ import pytest
 
 from tests.real.buildkit import BuildKit
 from tests.real.buildx import Buildx
+from tests.real.clients import Crane
 from tests.server import Server
+
+_PROVENANCE = "https://slsa.dev/provenance/v1"
 
 
 @pytest.fixture
@@ -81,9 +84,10 @@ def test_the_attestation_of_an_image_is_found_as_its_referrer(
 
 @pytest.mark.parametrize("target", ["team/app:v2", "other/app:v2"])
 def test_an_image_is_created_from_another(
-    buildx: Buildx, image: str, server: Server, target: str
+    buildx: Buildx, image: str, server: Server, crane: Crane, target: str
 ) -> None:
-    """imagetools gives an image another tag, in its own repository or copied to another."""
+    """imagetools gives an image another tag, in its own repository or copied to another; both
+    platforms are whole there."""
     copy = f"{server.host}/{target}"
 
     _imagetools(buildx, "create", f"--tag={copy}", image)
@@ -91,6 +95,24 @@ def test_an_image_is_created_from_another(
     assert _imagetools(buildx, "inspect", "--raw", copy) == _imagetools(
         buildx, "inspect", "--raw", image
     )
+    crane.run("validate", "--remote", copy)
+
+
+def test_an_image_is_copied_to_another_repository_with_its_attestations(
+    buildx: Buildx, image: str, server: Server, crane: Crane
+) -> None:
+    """imagetools copies what each attestation states, too."""
+    repository = f"{server.host}/other/app"
+
+    _imagetools(buildx, "create", f"--tag={repository}:v2", image)
+
+    index = json.loads(crane.run("manifest", f"{repository}:v2"))
+    statements = [
+        json.loads(crane.run("blob", f"{repository}@{layer['digest']}"))
+        for entry in index["manifests"][2:]
+        for layer in json.loads(crane.run("manifest", f"{repository}@{entry['digest']}"))["layers"]
+    ]
+    assert [statement["predicateType"] for statement in statements] == [_PROVENANCE] * 2
 
 
 def _imagetools(buildx: Buildx, *arguments: str) -> str:
