@@ -64,6 +64,45 @@ def test_crane_deletes_an_image_by_its_digest(server: Server, base: str, crane: 
     assert crane.run("catalog", server.host).split() == []
 
 
+@pytest.fixture
+def signed(base: str, crane: Crane) -> tuple[str, str]:
+    """A base image's signature as cosign names it, and its referrers as clients without that API
+    do."""
+    repository = base.rpartition(":")[0]
+    subject = f"{repository}:sha256-{_hex(crane.run('digest', base).strip())}"
+    signature = f"{subject}.sig"
+    crane.run("mutate", "--annotation=signs=base", f"--tag={signature}", base)
+    crane.run("index", "append", f"--manifest={signature}", f"--tag={subject}")
+    return signature, subject
+
+
+def test_crane_lists_and_pulls_by_tags_made_of_digests(
+    base: str, signed: tuple[str, str], crane: Crane
+) -> None:
+    """A tag that looks like a digest is a tag as any other."""
+    signature, subject = signed
+
+    assert crane.run("ls", base.rpartition(":")[0]).split() == [
+        "latest",
+        *sorted(_tag(name) for name in signed),
+    ]
+    crane.run("validate", "--remote", signature)
+    crane.run("validate", "--remote", subject)
+
+
+@pytest.mark.parametrize("deleted", [0, 1], ids=["signature", "referrers"])
+def test_a_deleted_tag_made_of_a_digest_leaves_the_other(
+    base: str, signed: tuple[str, str], crane: Crane, deleted: int
+) -> None:
+    """The tag of the signature and that of the referrers begin alike, and are two."""
+    kept = signed[1 - deleted]
+
+    crane.run("delete", signed[deleted])
+
+    assert crane.run("ls", base.rpartition(":")[0]).split() == ["latest", _tag(kept)]
+    crane.run("validate", "--remote", kept)
+
+
 def test_skopeo_copies_in_and_out(
     server: Server, layout: BaseImage, skopeo: Skopeo, tmp_path: Path
 ) -> None:
@@ -227,6 +266,10 @@ def _context(folder: Path, base: str) -> Path:
 def _blobs(layout: Path) -> dict[str, bytes]:
     """All blobs of an OCI layout by the hex of their digest."""
     return {path.name: path.read_bytes() for path in (layout / "blobs" / "sha256").iterdir()}
+
+
+def _tag(name: str) -> str:
+    return name.rpartition(":")[2]
 
 
 def _hex(digest: str) -> str:
