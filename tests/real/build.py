@@ -67,13 +67,16 @@ class Build:
 
     def _instructions(self) -> list[Step]:
         # BuildKit never reports a FROM as cached, whether or not it had to be pulled.
-        return [
+        found = [
             step
             for step in self.steps
             if step.name.startswith("[")
             and not step.name.startswith(("[internal]", "[auth]"))
             and "] FROM " not in step.name
         ]
+        if not found:
+            raise LookupError(f"the build has no steps:\n{self.output}")
+        return found
 
 
 def run_build(home: Home, binary: str, arguments: Sequence[str], *, seconds: float) -> Build:
