@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import stat
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -203,3 +204,105 @@ async def test_what_is_read_belongs_together_while_it_is_deleted(bucket: FolderB
     await asyncio.gather(write(), asyncio.to_thread(read))
 
     assert loose == []
+
+
+class _Disk:
+    """What a machine that loses power keeps: bytes and names as they were when last synced."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[int, bytes] = {}
+        self._names: dict[int, dict[str, int]] = {}
+        self.named: dict[str, bytes | None] = {}
+        """What was kept of a file when it got its name, by its path."""
+
+    def synced(self, fd: int) -> None:
+        found = os.fstat(fd)
+        if stat.S_ISDIR(found.st_mode):
+            names = {name: os.stat(name, dir_fd=fd).st_ino for name in os.listdir(fd)}
+            self._names[found.st_ino] = names
+        else:
+            self._bytes[found.st_ino] = os.pread(fd, found.st_size, 0)
+
+    def renamed(self, source: str, target: str) -> None:
+        self.named[target] = self._bytes.get(os.stat(source).st_ino)
+
+    def kept(self, root: Path, path: Path) -> bytes | None:
+        """What a file holds, if its name and those of all folders that it is in are kept."""
+        inode = root.stat().st_ino
+        for name in path.relative_to(root).parts:
+            inode = self._names.get(inode, {}).get(name, 0)
+        return self._bytes.get(inode)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> _Disk:
+    """What is kept of all that is written from now on."""
+    disk, fsync, rename = _Disk(), os.fsync, os.rename
+
+    def watched_fsync(fd: int) -> None:
+        fsync(fd)
+        disk.synced(fd)
+
+    def watched_rename(source: str, target: str) -> None:
+        disk.renamed(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    return disk
+
+
+async def _upload(bucket: FolderBucket, files: Files) -> None:
+    await files.upload("deep/er/key", b"content")
+
+
+async def _put(bucket: FolderBucket, files: Files) -> None:
+    await bucket.put("deep/er/key", b"content", metadata={"kind": "x"})
+
+
+async def _join(bucket: FolderBucket, files: Files) -> None:
+    await bucket.put("part", b"content")
+    await bucket.join([Listed("part", 7)] * 2, "deep/er/key")
+
+
+_Write = Callable[[FolderBucket, Files], Awaitable[None]]
+_each_write = pytest.mark.parametrize("write", [_upload, _put, _join])
+
+
+def _written(root: Path) -> dict[Path, bytes]:
+    """The files that a write has made, that of its metadata too."""
+    return {path: path.read_bytes() for path in (root / "deep" / "er").iterdir()}
+
+
+@_each_write
+async def test_a_file_is_synced_before_it_gets_its_name(
+    bucket: FolderBucket, files: Files, disk: _Disk, tmp_path: Path, write: _Write
+) -> None:
+    """No loss of power leaves an object without its bytes."""
+    await write(bucket, files)
+
+    written = _written(tmp_path)
+    assert {path: disk.named[str(path)] for path in written} == written
+
+
+@_each_write
+async def test_what_was_written_survives_a_loss_of_power(
+    bucket: FolderBucket, files: Files, disk: _Disk, tmp_path: Path, write: _Write
+) -> None:
+    """When a write returns, its name is synced, and all folders above it, up to the root."""
+    await write(bucket, files)
+
+    written = _written(tmp_path)
+    assert {path: disk.kept(tmp_path, path) for path in written} == written
+
+
+@_each_write
+async def test_a_write_waits_for_nobody_to_sync_the_folders(
+    bucket: FolderBucket, files: Files, disk: _Disk, tmp_path: Path, write: _Write
+) -> None:
+    """Another writer has just made them, and may be killed before they are synced."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    await write(bucket, files)
+
+    written = _written(tmp_path)
+    assert {path: disk.kept(tmp_path, path) for path in written} == written
