@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,10 +21,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.kills import Ledger, Pusher, kill
 from tests.real.process import Daemon, require_root
 from tests.server import Server
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_MOMENTS = (0, 1, 3, 10, 19)
+"""How much is acknowledged before each kill: with 10, one of three has pushed all four that are
+counted; with 19, one has done so again, and has moved its tag."""
+_KINDS = {"at once", "large", "manifest", "tag", "no tag", "chunked"}
 
 
 def _digest(content: bytes) -> str:
@@ -252,42 +256,26 @@ def _children(pid: int) -> list[int]:
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, workers: int) -> None:
     """kill -9 at random moments of many pushes: all of 201 is there, nothing partial is."""
     chance = random.Random(workers)
-    acknowledged: set[str] = set()
-    for _ in range(5):
+    ledger = Ledger()
+    for moment in _MOMENTS:
         with Server.running(tmp_path, f"--workers={workers}") as server:
-            killer = threading.Timer(chance.uniform(0.05, 0.5), server.daemon.kill_all)
-            pushers = [
-                threading.Thread(target=_push_until_dead, args=(server.host, seed, acknowledged))
-                for seed in (chance.random(), chance.random(), chance.random())
-            ]
-            for thread in (killer, *pushers):
-                thread.start()
-            for thread in (killer, *pushers):
-                thread.join()
+            kill(server, ledger, _push_all_kinds, chance, moment)
     with Server.running(tmp_path) as server:
-        assert acknowledged
-        for reference in acknowledged:
-            assert _digest(server.get(reference).encode()) in reference
+        ledger.check(server.host)
         assert list((server.data / ".spool").iterdir()) == []
+    assert ledger.kinds == _KINDS
     for path in (server.data / "default" / "blobs").rglob("*"):
         assert path.is_dir() or hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
-def _push_until_dead(host: str, seed: float, acknowledged: set[str]) -> None:
-    """Push blobs and manifests until nobody answers; note what was acknowledged."""
-    chance = random.Random(seed)
-    try:
-        while True:
-            content = chance.randbytes(chance.choice([10, 10_000, 300_000])).hex().encode()
-            if _push(host, content)[0] == 201:
-                acknowledged.add(f"/v2/ci/app/blobs/{_digest(content)}")
-            config = {"mediaType": "x", "digest": _digest(content), "size": len(content)}
-            manifest = json.dumps({"schemaVersion": 2, "config": config}).encode()
-            path = f"/v2/ci/app/manifests/{_digest(manifest)}"
-            if _send(host, "PUT", path, manifest)[0] == 201:
-                acknowledged.add(path)
-    except (OSError, http.client.HTTPException):
-        return
+def _push_all_kinds(pusher: Pusher, chance: random.Random, tag: str) -> None:
+    small = chance.randbytes(chance.choice([10, 10_000, 300_000]))
+    pusher.at_once(small)
+    pusher.blob(chance.randbytes(3 << 20), "large")
+    pusher.manifest(small, tag)
+    pusher.manifest(small, f"{tag}-gone")
+    pusher.no_tag(f"{tag}-gone")
+    pusher.chunked(chance.randbytes(600_000))
 
 
 @pytest.fixture
