@@ -27,9 +27,13 @@ from tests.api.wire import (
     push_manifest,
     raw,
 )
+from tests.exposition import Counted, counted_in
 from tests.server import serving
 
 Client = aiohttp.ClientSession
+
+_LARGE = 32 << 20
+"""More than the sockets between a client and a server hold."""
 
 
 async def test_a_put_may_idle_for_longer_than_headers_may(tmp_path: Path) -> None:
@@ -55,6 +59,28 @@ async def test_a_body_that_idles_for_too_long_is_given_up(tmp_path: Path) -> Non
 
             assert (await wire.answer())[0] == 408
     assert list((tmp_path / "data" / ".spool").iterdir()) == []
+
+
+async def test_a_client_that_takes_nothing_for_too_long_is_given_up(tmp_path: Path) -> None:
+    """Its connection is closed in the middle of the answer, which is in progress no longer."""
+    async with serving(tmp_path / "data", server__body_idle_timeout=0.05) as client:
+        found = await push_blob(client, bytes(_LARGE))
+        async with raw(client) as wire:
+            await wire.send(f"GET /v2/ci/app/blobs/{found} HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await wire.answer())[0] == 200
+            async with asyncio.timeout(60):
+                while await _downloads(client, "total", "code") != {("499",): 1}:
+                    pass  # the metrics are asked until they tell
+
+            assert await _downloads(client, "in_progress") == {}
+            assert len(await wire.ends()) < _LARGE
+
+
+async def _downloads(client: Client, what: str, *by: str) -> Counted:
+    """How many GETs of blobs have ended, or have not."""
+    async with client.get("/metrics") as answer:
+        name = f"cacheproxy_http_requests_{what}"
+        return counted_in(await answer.text(), name, *by, endpoint="end-2")
 
 
 async def test_an_existing_blob_is_acknowledged_only_after_its_body(client: Client) -> None:
@@ -372,6 +398,21 @@ async def test_slow_headers_end_the_connection(tmp_path: Path) -> None:
         serving(tmp_path / "data", server__header_timeout=0.1) as client,
         raw(client) as wire,
     ):
+        await wire.send("GET /v2/ HTTP/1.1\r\nHost:")
+
+        assert await wire.ends() == b""
+
+
+async def test_slow_headers_end_a_connection_that_was_kept_too(tmp_path: Path) -> None:
+    """Each request has as much time for its head as the first one, and no more."""
+    async with (
+        serving(tmp_path / "data", server__header_timeout=0.3) as client,
+        raw(client) as wire,
+    ):
+        await wire.send("HEAD /v2/ HTTP/1.1\r\nHost:")
+        assert await wire.silent(0.01)
+        await wire.send(" x\r\n\r\n")
+        assert (await wire.answer())[0] == 200
         await wire.send("GET /v2/ HTTP/1.1\r\nHost:")
 
         assert await wire.ends() == b""
