@@ -145,6 +145,24 @@ def test_a_running_transfer_ends_before_the_server_does(tmp_path: Path) -> None:
         assert server.daemon.wait_for_end() == 0
 
 
+def test_a_client_that_reads_slowly_gets_all_before_the_server_ends(tmp_path: Path) -> None:
+    """SIGTERM: a download of more than the sockets hold is finished, be it read only then."""
+    content = os.urandom(32 << 20)
+    with (
+        Server.running(tmp_path) as server,
+        closing(http.client.HTTPConnection(server.host, timeout=30)) as connection,
+    ):
+        assert _push(server.host, content)[0] == 201
+        connection.request("GET", f"/v2/ci/app/blobs/{_digest(content)}")
+        with connection.getresponse() as answer:
+            server.daemon.signal(signal.SIGTERM)
+            server.daemon.wait_for_log("draining")
+            assert _send(server.host, "GET", "/readyz", b"") == (503, b"draining\n")
+
+            assert _digest(answer.read()) == _digest(content)
+        assert server.daemon.wait_for_end() == 0
+
+
 def test_an_answer_while_draining_is_the_last_on_its_connection(tmp_path: Path) -> None:
     """Clients and proxies leave by themselves, before the server does."""
     with (
