@@ -23,7 +23,7 @@ import pytest
 
 from tests.kills import Ledger, Pusher, kill
 from tests.real.process import Daemon, require_root
-from tests.server import Server
+from tests.server import SERVE, Server
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _MOMENTS = (0, 1, 3, 10, 19)
@@ -108,6 +108,30 @@ def test_a_person_at_a_terminal_is_told_what_to_do(tmp_path: Path) -> None:
     assert re.search(r"metrics on   http://127\.0\.0\.1:\d+/metrics", text)
     assert f"file://{tmp_path}" in text
     assert "docker buildx build --cache-to type=registry,ref=localhost:" in text
+
+
+@contextmanager
+def _without_flags(folder: Path) -> Iterator[str]:
+    """A server that is told nothing but where to listen; `folder` is where its user's data is."""
+    environment = {
+        **{name: text for name, text in os.environ.items() if not name.startswith("CACHEPROXY_")},
+        "XDG_DATA_HOME": str(folder),
+        "CACHEPROXY_SERVER__LISTEN": "127.0.0.1:0",
+    }
+    with Daemon.running(SERVE, environment=environment, log=folder / "server.log") as daemon:
+        yield daemon.wait_for_log(r'"listen":"([^"]+)"')[1]
+        daemon.kill_all()
+
+
+def test_a_server_without_flags_keeps_its_data_where_data_belongs(tmp_path: Path) -> None:
+    """In XDG_DATA_HOME, where the next one finds it."""
+    with _without_flags(tmp_path) as host:
+        assert _push(host, b"content")[0] == 201
+    assert (tmp_path / "cacheproxy").is_dir()
+
+    with _without_flags(tmp_path) as host:
+        path = f"/v2/ci/app/blobs/{_digest(b'content')}"
+        assert _send(host, "GET", path, b"") == (200, b"content")
 
 
 @contextmanager
