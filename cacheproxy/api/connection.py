@@ -2,7 +2,9 @@
 
 aiohttp waits for the rest of a request's head as long as for the next request, and answers what is
 not HTTP in HTML. Its connection class offers no hook for either, hence the subclass; it leans on
-one private name, `_waiter`, which is pending exactly while no request is being handled.
+one private name, `_waiter`, which is pending exactly while no request is being handled. A head that
+begins before the answer to the request before it has as much time as an idle connection, until more
+of it comes.
 """
 
 import asyncio
