@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -428,6 +429,17 @@ async def test_a_new_connection_may_be_idle_for_longer_than_headers(tmp_path: Pa
         await wire.send("HEAD /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
 
         assert (await wire.answer())[0] == 200
+
+
+async def test_aiohttp_writes_no_line_of_its_own(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each request is logged once already, and aiohttp's line costs a third of one."""
+    caplog.set_level(logging.INFO)
+    async with client.get("/v2/") as answer:
+        assert answer.status == 200
+
+    assert [record.name for record in caplog.records if record.name.startswith("aiohttp")] == []
 
 
 async def test_many_clients_may_ask_at_once(client: Client) -> None:
