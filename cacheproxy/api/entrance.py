@@ -13,7 +13,7 @@ from cacheproxy.access.control import Access
 from cacheproxy.access.policy import Action
 from cacheproxy.api.call import Call
 from cacheproxy.api.challenge import Challenges
-from cacheproxy.api.errors import render, render_unknown
+from cacheproxy.api.errors import STATUS, render, render_unknown
 from cacheproxy.api.health import Answer, Health
 from cacheproxy.api.routes import Route, Routes, find
 from cacheproxy.api.streaming import ClientGone
@@ -119,7 +119,7 @@ class Entrance:
                 call.client = self._clients.name(call.identity, call.request.headers, call.address)
             return await route.handler(call), None
         except RegistryError as error:
-            if error.__cause__ is not None:
+            if error.__cause__ is not None and STATUS[type(error)] >= 500:
                 log.error("request_failed", endpoint=call.endpoint, exc_info=error)
             response, told = render(error), f"{error.code.name}: {error.detail}"
             if isinstance(error, Unauthorized):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
-from tests.api.wire import UPLOADS, begin, digest, raw
+from tests.api.wire import UPLOADS, begin, digest, push_manifest, raw
 from tests.server import serving
 
 Client = aiohttp.ClientSession
@@ -97,3 +98,11 @@ async def test_a_fault_of_ours_says_nothing_of_itself(client: Client, tmp_path: 
         assert answer.status == 503
         assert answer.headers["Retry-After"]
         assert str(tmp_path) not in await answer.text()
+
+
+async def test_a_mistake_of_a_client_is_no_fault_of_ours(client: Client) -> None:
+    """It is told in the line of the request, and nobody is woken by it."""
+    with capture_logs() as lines:
+        assert (await push_manifest(client, "tag", b'{"layers": [')).status == 400
+
+    assert [line["log_level"] for line in lines if line["event"] != "request"] == []
