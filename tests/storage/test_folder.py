@@ -226,7 +226,11 @@ class _Disk:
     def renamed(self, source: str, target: str) -> None:
         self.named[target] = self._bytes.get(os.stat(source).st_ino)
 
-    def kept(self, root: Path, path: Path) -> bytes | None:
+    def check(self, root: Path, written: dict[Path, bytes]) -> None:
+        """All of these files in `root` are kept."""
+        assert {path: self._kept(root, path) for path in written} == written
+
+    def _kept(self, root: Path, path: Path) -> bytes | None:
         """What a file holds, if its name and those of all folders that it is in are kept."""
         inode = root.stat().st_ino
         for name in path.relative_to(root).parts:
@@ -292,8 +296,7 @@ async def test_what_was_written_survives_a_loss_of_power(
     """When a write returns, its name is synced, and all folders above it, up to the root."""
     await write(bucket, files)
 
-    written = _written(tmp_path)
-    assert {path: disk.kept(tmp_path, path) for path in written} == written
+    disk.check(tmp_path, _written(tmp_path))
 
 
 @_each_write
@@ -304,5 +307,4 @@ async def test_a_write_waits_for_nobody_to_sync_the_folders(
     (tmp_path / "deep" / "er").mkdir(parents=True)
     await write(bucket, files)
 
-    written = _written(tmp_path)
-    assert {path: disk.kept(tmp_path, path) for path in written} == written
+    disk.check(tmp_path, _written(tmp_path))
