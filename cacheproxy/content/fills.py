@@ -135,10 +135,13 @@ class Fills:
     async def _try(self, fill: _Fill, key: str, digest: Digest) -> bool:
         """Fill the blob, or follow the process that does; False if that does not any more."""
         with leading(self._spools.folder, key) as lead:
-            if lead is not None:
+            # Who led before may have finished since it was looked for.
+            file = None if lead is None else self._tier.open(key)
+            if lead is not None and file is None:
                 await self._lead(fill, key, digest, lead)
                 return True
-        file = await follow(self._spools.folder, key, partial(self._tier.open, key))
+        if file is None:
+            file = await follow(self._spools.folder, key, partial(self._tier.open, key))
         if file is None:
             return False
         with file:
@@ -155,14 +158,14 @@ class Fills:
             if stream.size == 0 or not self._tier.admits(stream.size):
                 fill.refuse(stream.size)
                 return
-            async with self._spools.new(Hasher(digest.algorithm), lead.part) as spool:
+            async with self._spools.new(Hasher(digest.algorithm), lead.path) as spool:
                 set_pusher(spool.path, stream.pusher)
                 lead.tell(stream.size)
                 fill.here = True
                 fill.open(partial(spool.follow, stream.size))
                 body = Reading(self._bucket, key, ByteRange(0, stream.size), stream)
                 if await self._complete(spool, body, digest):
-                    lead.tell(stream.size, verified=True)
+                    lead.verified()
                     await self._tier.admit(spool.path, key, stream.size)
         finally:
             stream.close()

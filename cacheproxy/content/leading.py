@@ -1,16 +1,17 @@
 """Leading: of all processes that share a spool folder, one fills a blob and the others follow it.
 
-    <spool>/<key, with `:` for `/`>.lead    locked by the process that fills; tells the size of the
-                                            blob once that is known, and that it is verified once
-                                            it is
     <spool>/<key, with `:` for `/`>.part    the spool that it fills
 
-Processes know of each other by these files alone, so followers look again every few milliseconds.
+Processes know of each other by this file alone, so followers look again every few milliseconds.
+Who leads holds a lock on it, on as many bytes as the blob will have once that is known, and makes
+it read-only once it is verified. A file beside it would cost as much as the spool itself.
 """
 
 import asyncio
 import fcntl
 import os
+import stat
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -18,22 +19,28 @@ from typing import Final
 from cacheproxy.errors import Unavailable
 from cacheproxy.storage.blocking import os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import open_if_there, try_lock, unlink
+from cacheproxy.storage.files import is_at, open_if_there, unlink
 
 _LOOK_SECONDS: Final = 0.01
-_VERIFIED: Final = " verified"
+_VERIFIED: Final = 0o444
+_FLOCK: Final = struct.Struct("hhqqi4x")
+"""fcntl(2): type, whence, start and length in bytes (0 is all of them), and a process."""
 
 
 class Lead:
-    """The right to fill a blob, until it is released."""
+    """The right to fill a blob, until it is released; the spool lies at `path`."""
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
-        self.part = _part(path)
+        self.path = path
 
-    def tell(self, size: int, *, verified: bool = False) -> None:
-        """Let followers know the size of the blob, whose spool `part` exists now, or is whole."""
-        os.pwrite(self._fd, f"{size}{_VERIFIED if verified else ''}".encode(), 0)
+    def tell(self, size: int) -> None:
+        """Let followers know the size of the blob, which is not empty."""
+        _lock(self._fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, size)
+
+    def verified(self) -> None:
+        """Let followers have the last byte too."""
+        os.fchmod(self._fd, _VERIFIED)
 
 
 @contextmanager
@@ -42,19 +49,15 @@ def leading(folder: str, key: str) -> Iterator[Lead | None]:
     path = _path(folder, key)
     with os_errors:
         os.makedirs(folder, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = _take(path)
+    if fd is None:
+        yield None
+        return
     try:
-        if not _take(fd, path):
-            yield None
-            return
-        lead = Lead(fd, path)
-        unlink(lead.part)  # of a leader that died
-        os.ftruncate(fd, 0)
-        try:
-            yield lead
-        finally:
-            unlink(path)
+        yield Lead(fd, path)
     finally:
+        if is_at(fd, path):
+            unlink(path)
         os.close(fd)
 
 
@@ -63,87 +66,83 @@ async def follow(folder: str, key: str, done: Callable[[], LocalFile | None]) ->
 
     None if nobody leads any more; the caller closes it.
     """
-    lead = open_if_there(_path(folder, key))
+    part = open_if_there(_path(folder, key))
     while True:
-        if (file := done()) is not None or lead is None:
-            _close(lead)
+        if (file := done()) is not None or part is None:
+            _close(part)
             return file
-        size, _ = _told(lead)
-        fd = None if size is None else open_if_there(_part(_path(folder, key)))
-        if size is not None and fd is not None:
-            return Led(fd, size, lead)
-        if _is_free(lead):
-            _close(lead)
-            lead = None  # one more look: it may just have finished
+        size = _told(part)
+        if size:
+            return Led(part, size)
+        if size is None:
+            _close(part)
+            part = None  # one more look: it may just have finished
             continue
         try:
             await asyncio.sleep(_LOOK_SECONDS)
         except asyncio.CancelledError:
-            _close(lead)
+            _close(part)
             raise
 
 
 class Led(LocalFile):
-    """A blob that another process fills, as it grows; `lead` is the descriptor of its lead."""
+    """A blob that another process fills, as it grows."""
 
-    __slots__ = ("_lead",)
+    __slots__ = ()
 
     verified = False
 
-    def __init__(self, fd: int, size: int, lead: int) -> None:
-        super().__init__(fd, size)
-        self._lead = lead
-
     def again(self) -> LocalFile:
-        return Led(os.dup(self.fd), self.size, os.dup(self._lead))
-
-    def close(self) -> None:
-        super().close()
-        os.close(self._lead)
+        return Led(os.dup(self.fd), self.size)
 
     async def ready(self, offset: int) -> int:
         """See `LocalFile`. Raises Unavailable: the other process has given up or died."""
         while (end := self._end()) <= offset:
-            if _is_free(self._lead) and self._end() <= offset:
+            if _told(self.fd) is None and self._end() <= offset:
                 raise Unavailable("the blob could not be read")
             await asyncio.sleep(_LOOK_SECONDS)
         return end
 
     def _end(self) -> int:
-        _, verified = _told(self._lead)
-        size = os.fstat(self.fd).st_size
-        return size if verified else min(size, self.size - 1)
+        found = os.fstat(self.fd)
+        if stat.S_IMODE(found.st_mode) == _VERIFIED:
+            return found.st_size
+        return min(found.st_size, self.size - 1)
 
 
 def _path(folder: str, key: str) -> str:
-    return f"{folder}/{key.replace('/', ':')}.lead"
+    return f"{folder}/{key.replace('/', ':')}.part"
 
 
-def _part(path: str) -> str:
-    return path.removesuffix(".lead") + ".part"
+def _take(path: str) -> int | None:
+    """Make and lock the file; None if another process has it. What one left that died is removed,
+    as those who followed it may still read it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if is_at(fd, path):
+            if not os.fstat(fd).st_size:
+                return fd
+            unlink(path)
+        os.close(fd)
 
 
-def _told(lead: int) -> tuple[int | None, bool]:
-    """The size of the blob, if it is known by now, and whether it is verified."""
-    told = os.pread(lead, 64, 0).decode()
-    size = told.removesuffix(_VERIFIED)
-    return (int(size) if size else None), told.endswith(_VERIFIED)
+def _told(part: int) -> int | None:
+    """The size of the blob, 0 as long as it is not known; None if nobody leads any more: who did
+    has finished, given up or died."""
+    kind, size = _lock(part, fcntl.F_OFD_GETLK, fcntl.F_RDLCK)
+    return None if kind == fcntl.F_UNLCK else size
 
 
-def _take(fd: int, path: str) -> bool:
-    """Lock the file if it is still the one at its path: its last owner unlinks it."""
-    try:
-        return try_lock(fd) and os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _is_free(lead: int) -> bool:
-    """Whether nobody leads: who did has finished, given up or died."""
-    if not try_lock(lead, fcntl.LOCK_SH):
-        return False
-    fcntl.flock(lead, fcntl.LOCK_UN)
-    return True
+def _lock(fd: int, command: int, kind: int, start: int = 0) -> tuple[int, int]:
+    """Ask about, or change, the lock on all bytes from `start`; its kind then, and its length."""
+    asked = _FLOCK.pack(kind, os.SEEK_SET, start, 0, 0)
+    found, _, _, length, _ = _FLOCK.unpack(fcntl.fcntl(fd, command, asked))
+    return found, length
 
 
 def _close(fd: int | None) -> None:

@@ -18,7 +18,7 @@ from cacheproxy.errors import DigestInvalid, RegistryError, SizeInvalid, Unavail
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import CREATE, punch, try_lock, unlink
+from cacheproxy.storage.files import CREATE, is_at, punch, try_lock, unlink
 from cacheproxy.storage.pieces import Pieces
 
 _DEAD_SECONDS: Final = 3600.0
@@ -71,7 +71,7 @@ class Spool:
         self._verified = False
         self._failure: RegistryError | None = None
         self._grown = Change()
-        self._fd = os.open(path, CREATE, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     async def reserve(self, length: int) -> None:
@@ -132,10 +132,12 @@ class Spool:
             await self._grown.wait()
 
     def discard(self) -> None:
-        """Close, and remove the file if it was not taken from its path. Never raises."""
+        """Close, and remove the file if it was not taken from its path: then another may be there
+        by now. Never raises."""
+        if is_at(self._fd, self.path):
+            unlink(self.path)
         os.close(self._fd)
         self._fd = -1  # the number may be another file's at once
-        unlink(self.path)
 
     def _write(self, batch: Pieces) -> None:
         """At an offset of its own: the position of the file is moved by who sends from it."""
@@ -170,7 +172,7 @@ class SpoolFolder:
     async def new(self, hasher: Hasher, path: str = "") -> AsyncIterator[Spool]:
         """An empty spool, discarded on exit; its digest is that of all that `hasher` has seen.
 
-        It lies at `path`, in the folder, if it is to be found there by others.
+        It lies at `path`, in the folder, if others are to find it there, perhaps empty already.
         """
         with os_errors:
             os.makedirs(self.folder, exist_ok=True)

@@ -107,11 +107,12 @@ class Tier:
         return False
 
     async def admit(self, path: str, key: str, size: int) -> bool:
-        """Make the file at `path`, which lies in the spool, the entry; False if that fails.
+        """Make the file at `path`, which lies in the spool, the entry; False if that fails, and
+        the file stays where it is.
 
-        It has `size` bytes, and the caller has verified that they are the blob. In any case
-        nothing is left at `path`. Evicts, which may take seconds in a large tier, where that must
-        come first; else that is begun, and not waited for.
+        It has `size` bytes, and the caller has verified that they are the blob. Evicts, which may
+        take seconds in a large tier, where that must come first; else that is begun, and not
+        waited for.
         """
         entry = self._path(key)
         try:
@@ -126,9 +127,6 @@ class Tier:
             return total is not None
         except OSError:
             return False
-        finally:
-            with suppress(OSError):
-                os.unlink(path)
 
     async def settle(self) -> None:
         """Wait for an eviction that was begun."""

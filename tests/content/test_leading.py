@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from cacheproxy.content.contents import Contents
+from cacheproxy.content.leading import leading
+from cacheproxy.content.tier import Tier
 from cacheproxy.errors import Unavailable
 from cacheproxy.oci.digest import Digest
 from tests.content.rooms import KEY, Room, descriptors, read, settle, until
@@ -43,7 +45,25 @@ async def test_processes_that_ask_for_one_cold_blob_cost_one_read(
     assert list(found) == [_CONTENT] * 4
     await until(lambda: room.spooled == [])
     assert room.remote.opened == [(KEY, None)]
-    assert descriptors() == before
+    await until(lambda: descriptors() == before)
+
+
+async def test_who_looked_just_before_another_was_done_does_not_read_it_again(
+    room: Room, others: list[Contents], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody leads any more, and the blob is there."""
+    digest = await room.hold(_CONTENT)
+    look, looks = Tier.open, iter([True])
+    monkeypatch.setattr(
+        Tier, "open", lambda tier, key: None if next(looks, False) else look(tier, key)
+    )
+    await _get(others[0], digest)
+    await until(lambda: room.spooled == [])
+    looks = iter([True])
+
+    assert await room.get(digest) == _CONTENT
+    assert room.remote.opened == [(KEY, None)]
+    assert room.spooled == []
 
 
 async def test_who_fills_the_same_content_elsewhere_is_not_followed(
@@ -98,20 +118,23 @@ async def test_absent_blob_is_none_in_all_processes(room: Room, others: list[Con
     await until(lambda: room.spooled == [])
 
 
-def _lead(room: Room) -> int:
-    """What a process has that leads and has read half; it dies when this is closed."""
-    path = f"{room.spools.folder}/{KEY.replace('/', ':')}"
-    Path(f"{path}.part").write_bytes(_CONTENT[:5])
-    Path(f"{path}.lead").write_text(str(len(_CONTENT)))
-    fd = os.open(f"{path}.lead", os.O_RDWR)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+@contextmanager
+def _led(room: Room) -> Iterator[None]:
+    """Another process leads, and has read half; it dies on exit."""
+    with leading(room.spools.folder, KEY) as lead:
+        assert lead is not None
+        Path(lead.path).write_bytes(_CONTENT[:5])
+        lead.tell(len(_CONTENT))
+        yield
+        os.link(lead.path, f"{lead.path}.left")
+    os.rename(f"{lead.path}.left", lead.path)
 
 
 async def test_process_that_died_while_it_led_is_replaced(room: Room) -> None:
     """What it left is in nobody's way."""
     digest = await room.hold(_CONTENT)
-    os.close(_lead(room))
+    with _led(room):
+        pass
 
     assert await room.get(digest) == _CONTENT
     await until(lambda: room.spooled == [])
@@ -120,12 +143,10 @@ async def test_process_that_died_while_it_led_is_replaced(room: Room) -> None:
 async def test_follower_of_a_process_that_died_is_told(room: Room) -> None:
     """It does not wait for ever for what will not come."""
     digest = await room.hold(_CONTENT)
-    lead = _lead(room)
-    file = await room.contents.open(KEY, digest)
-    assert file is not None
-    with file:
+    with _led(room):
+        file = await room.contents.open(KEY, digest)
+        assert file is not None
         assert await file.ready(0) == 5
-        os.close(lead)
-        with pytest.raises(Unavailable):
-            async with asyncio.timeout(60):
-                await file.ready(5)
+    with file, pytest.raises(Unavailable):
+        async with asyncio.timeout(60):
+            await file.ready(5)
