@@ -53,7 +53,7 @@ def _sample(name: str, folder: Path, content: Content, count: int) -> Sample:
     try:
         if name == "alone":
             touch_memory(size)
-            return hash_and_write(folder, content.size, count)
+            return hash_and_write(folder, content.size, count, sync=True)
         with _STARTS[name](folder) as peer:
             touch_memory(size)
             return measure(peer.process, lambda: _push(peer, content, count))

@@ -56,8 +56,18 @@ class Registry:
 
     def pull(self, body: Body) -> None:
         """Get a blob."""
-        self._send("GET", f"/v2/{REPOSITORY}/blobs/{body.digest}", 0)
+        self.get(f"/v2/{REPOSITORY}/blobs/{body.digest}", body)
+
+    def get(self, path: str, body: Body) -> None:
+        """Get a body from wherever it is."""
+        self._send("GET", path, 0)
         self._expect(200, body.size)
+
+    def put(self, path: str, body: Body) -> None:
+        """Put a body anywhere."""
+        self._send("PUT", path, body.size)
+        self.send(body, 0, body.size)
+        self._receive(200)
 
     def head(self, body: Body) -> None:
         """Look for a blob."""

@@ -9,13 +9,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+from benchmarks.content import Body
 from benchmarks.peers import Peer, started
+from benchmarks.registry import Registry
 from tests.real.distribution import Distribution
 from tests.real.home import Home
 from tests.real.process import Daemon, require
 from tests.real.seaweed import SeaweedFS
 from tests.s3.process import ProxyProcess
+from tests.s3.signing import Signer
 from tests.server import Server
 
 FAR: Final = 0.02
@@ -58,6 +62,23 @@ class S3:
     access_key: str
     secret_key: str
     environment: dict[str, str]
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.endpoint).netloc
+
+    def put(self, connection: Registry, body: Body) -> None:
+        """Make a body an object, without any registry."""
+        connection.put(self._signed("PUT", body), body)
+
+    def get(self, connection: Registry, body: Body) -> None:
+        """Read it."""
+        connection.get(self._signed("GET", body), body)
+
+    def _signed(self, method: str, body: Body) -> str:
+        signer = Signer(self.endpoint, self.access_key, self.secret_key)
+        url = signer.presign(method, f"/{self.bucket}/alone/{body.digest}")
+        return url.removeprefix(self.endpoint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import s3, table
+from benchmarks.alone import hash_and_write
 from benchmarks.content import Body, Content
 from benchmarks.load import Done
 from benchmarks.peers import Peer
@@ -46,7 +48,11 @@ _Figures = Mapping[str, Mapping[str, list[Sample]]]
 
 
 def transfers(folder: Path, scale: Scale) -> None:
-    """Pushes, pulls from a server that has just started, and pulls of what it has just served."""
+    """Pushes, pulls from a server that has just started, and pulls of what it has just served.
+
+    The limit is what S3 takes by itself for the same bodies, and the CPU of hashing and writing
+    them.
+    """
     for load in _LOADS:
         count = load.quick if scale.quick else load.count
         if not count:
@@ -70,6 +76,8 @@ def _measure(folder: Path, content: Content, count: int, rounds: int) -> Mapping
                     for what, sample in _round(place, store.at(delay), bodies).items():
                         figures[what][name].append(sample)
                     shutil.rmtree(folder / "servers")
+                for what, sample in _alone(folder / "alone", store.at(delay), content, count):
+                    figures[what]["alone"].append(sample)
     return found
 
 
@@ -88,6 +96,19 @@ def _round(place: s3.Place, where: s3.S3, bodies: list[Body]) -> dict[str, Sampl
         }
 
 
+def _alone(
+    folder: Path, where: s3.S3, content: Content, count: int
+) -> Iterator[tuple[str, Sample]]:
+    bodies = [content.fresh() for _ in range(count)]
+    touch_memory(_COPIES * count * content.size)
+    cpu = hash_and_write(folder, content.size, count, sync=False).cpu
+    shutil.rmtree(folder)
+    for what, act in (("push", where.put), ("cold pull", where.get)):
+        started = time.monotonic()
+        done = spread(where.host, _CONNECTIONS, bodies, act)
+        yield what, Sample(time.monotonic() - started, cpu, done)
+
+
 def _spread(peer: Peer, bodies: list[Body], act: Act) -> Done:
     return spread(peer.host, _CONNECTIONS, bodies, act)
 
@@ -97,5 +118,8 @@ def _print(row: str, figures: _Figures, delay: float) -> None:
         wall = medians(samples, lambda sample: sample.wall)
         far_push = what == "push" and delay
         target = table.times(wall, 0.5, "distribution") if far_push else None
-        table.print_line(f"S3 {what} {row}", "s", wall, target or table.ahead(wall, "distribution"))
+        limit = " (limit: S3)" if "alone" in wall else ""
+        table.print_line(
+            f"S3 {what} {row}{limit}", "s", wall, target or table.ahead(wall, "distribution")
+        )
         table.print_line("", "CPU s / GiB", medians(samples, lambda sample: sample.cpu_per_gib))
