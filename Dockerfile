@@ -45,9 +45,13 @@ LABEL org.opencontainers.image.title=cacheproxy \
       org.opencontainers.image.description="The registry that understands BuildKit caches" \
       org.opencontainers.image.licenses=Apache-2.0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-c", "\
-from http.client import HTTPConnection; from cacheproxy.config import load; \
-of = load({}); at = of.metrics.listen or of.server.listen; \
-to = HTTPConnection('127.0.0.1', int(at.rpartition(':')[2]), timeout=4); \
+import ssl; from http.client import HTTPConnection, HTTPSConnection; \
+from cacheproxy.config import load; of = load({}); at = of.metrics.listen or of.server.listen; \
+there = '127.0.0.1', int(at.rpartition(':')[2]); \
+trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); trust.check_hostname = False; \
+trust.verify_mode = ssl.CERT_NONE; \
+to = HTTPSConnection(*there, timeout=4, context=trust) \
+if of.server.tls_cert_file and not of.metrics.listen else HTTPConnection(*there, timeout=4); \
 to.request('GET', '/healthz'); raise SystemExit(to.getresponse().status != 200)"]
 ENTRYPOINT ["cacheproxy"]
 CMD ["serve"]

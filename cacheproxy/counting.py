@@ -104,7 +104,7 @@ class Counting:
             if sums is None:
                 sums = self._sums[case] = _Sums(case)
             sums.add(report)
-            if call.endpoint in _UPLOADED and not _is_to_come(call, status):
+            if call.endpoint in _UPLOADED and not _is_to_come(call, report.done):
                 self._metrics.uploaded(_result(call, report), call.uploaded or call.received)
 
     async def count(self) -> None:
@@ -129,16 +129,16 @@ class Counting:
         self._metrics.exchanged(look.client, Exchange.UNCHANGED)
 
 
-def _is_to_come(call: Call, status: int) -> bool:
+def _is_to_come(call: Call, done: int) -> bool:
     """Whether there was nothing to mount, so that an upload follows."""
-    return call.endpoint == "end-11" and status == 202
+    return call.endpoint == "end-11" and done == 202
 
 
 def _result(call: Call, report: Report) -> str:
     """How the upload of a blob ended."""
-    if report.status == 201:
+    if report.done == 201:
         return "mounted" if call.endpoint == "end-11" else "stored"
-    if report.status == CLIENT_GONE:
+    if report.done == CLIENT_GONE:
         return "aborted"
     told = report.error or ""
     return "digest_mismatch" if told.startswith("DIGEST_INVALID") else "failed"

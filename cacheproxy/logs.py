@@ -23,9 +23,6 @@ def _told(value: object) -> str:
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_told).encode
 
-# Steps of an upload, which stores a blob when it ends.
-_STEPS: Final = frozenset({"end-4a", "end-5", "end-13", "end-14"})
-
 
 class RequestLog:
     """Writes the one line of each request. Made after `configure_logging`, whose logger it keeps.
@@ -66,7 +63,7 @@ class RequestLog:
                 reference=_reference(call),
                 digest=report.digest,
                 endpoint=call.endpoint,
-                status=report.status,
+                status=report.done,
                 client=call.client,
                 address=call.address,
                 trace=headers.get("traceparent", "")[3:35] or None,
@@ -79,12 +76,14 @@ def _reference(call: "Call") -> str | None:
 
 
 def _is_audited(report: "Report") -> bool:
-    """Whether something was stored or deleted by this, or whoever wanted to was refused it."""
+    """Whether something was stored or deleted by this, though nobody may have waited to hear it, or
+    whoever wanted to was refused it."""
     if report.action not in (Action.PUSH, Action.DELETE):
         return False
-    if report.status == 403:
+    if report.done == 403:
         return True
-    return report.status < 300 and report.call.endpoint not in _STEPS
+    # The steps of an upload, which stores a blob when it ends, are answered otherwise.
+    return report.done == 201 or (report.action is Action.DELETE and report.done < 300)
 
 
 def configure_logging(level: str, *, terminal: bool = False, to: TextIO | None = None) -> None:

@@ -34,4 +34,4 @@ def report_of(
     at: int = 0,
 ) -> Report:
     call = call_of(endpoint, method, found=found, Accept=accept)
-    return Report(call, Action.PULL, None, status, at, seconds, seconds, error)
+    return Report(call, Action.PULL, None, status, status, at, seconds, seconds, error)

@@ -29,12 +29,14 @@ class Report:
     """What became of a request. It ended `at` so many nanoseconds since 1970; other times are in
     seconds. `error` is for the log.
 
-    `digest` is of what was stored or found, where that was told.
+    `done` is the status of what was done, and `status` what the client has of that, who may have
+    gone. `digest` is of what was stored or found, where that was told.
     """
 
     call: Call
     action: Action | None
     digest: str | None
+    done: int
     status: int
     at: int
     seconds: float
@@ -70,12 +72,13 @@ class Entrance:
         forwarded = request.headers.getall("X-Forwarded-For", ())
         call.address = self._clients.address(forwarded, request.remote or "")
         self.running.add(call)
-        status, error, digest = CLIENT_GONE, None, None
+        status, done, error, digest = CLIENT_GONE, CLIENT_GONE, None, None
         try:
             response, error = await self._answer(route, call)
-            await _send(call, response)
-            status = response.status
+            done = response.status
             digest = response.headers.get("Docker-Content-Digest")
+            await _send(call, response)
+            status = done
             return response
         except (ClientGone, ConnectionError):
             return _break(request)
@@ -83,9 +86,8 @@ class Entrance:
             self.running.discard(call)
             now = perf_counter()
             first_byte = (call.first_byte or now) - started
-            action, seconds = route.action, now - started
-            report = Report(call, action, digest, status, time_ns(), seconds, first_byte, error)
-            self._ended(report)
+            action, at, seconds = route.action, time_ns(), now - started
+            self._ended(Report(call, action, digest, done, status, at, seconds, first_byte, error))
 
     async def _tell(
         self, request: web.BaseRequest, answer: Answer, action: Action | None

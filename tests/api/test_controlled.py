@@ -12,10 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from cacheproxy.access.control import ControlledAccess
 from cacheproxy.access.htpasswd import Passwords
+from cacheproxy.api import entrance
+from cacheproxy.api.call import Call
 from cacheproxy.api.routes import Noun, parse_path
 from cacheproxy.app import App
 from cacheproxy.config import load
@@ -393,6 +396,57 @@ async def test_every_push_and_delete_is_told_for_audits(client: Client) -> None:
         None,
     ]
     assert [line["reference"] for line in told] == [None, None, "tag", "tag", "tag"]
+
+
+async def test_mounts_and_deletions_of_blobs_are_told_for_audits_too(client: Client) -> None:
+    """A mount that finds nothing stores nothing, and begins an upload."""
+    client.headers["Authorization"] = basic("runner")
+    found, absent = await push_blob(client, b"{}"), digest(b"absent")
+    with capture_logs() as lines:
+        for name, status in ((found, 201), (absent, 202)):
+            async with client.post(f"{UPLOADS}?mount={name}") as answer:
+                assert answer.status == status
+        client.headers["Authorization"] = basic("cleaner")
+        async with client.delete(f"/v2/ci/app/blobs/{found}") as answer:
+            assert answer.status == 202
+
+    told = [line for line in lines if line["event"] == "audit"]
+    assert [(line["endpoint"], line["action"], line["status"]) for line in told] == [
+        ("end-11", "push", 201),
+        ("end-10", "delete", 202),
+    ]
+
+
+async def test_what_was_done_is_told_for_audits_though_its_client_has_gone(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever hangs up before the answer has pushed and deleted all the same."""
+
+    async def hang_up(call: Call, response: web.StreamResponse) -> None:
+        raise ConnectionResetError
+
+    async def ask(method: str, path: str, data: bytes, user: str) -> None:
+        headers = {"Authorization": basic(user), "Content-Type": MANIFEST}
+        with pytest.raises(aiohttp.ClientError):
+            async with client.request(method, path, data=data, headers=headers):
+                pass
+
+    monkeypatch.setattr(entrance, "_send", hang_up)
+    monkeypatch.setattr(client, "_retry_connection", False)  # it would ask once more
+    with capture_logs() as lines:
+        await ask("POST", f"{UPLOADS}?digest={digest(b'{}')}", b"{}", "runner")
+        await ask("PUT", _MANIFEST, manifest(), "runner")
+        await ask("DELETE", _MANIFEST, b"", "cleaner")
+        await ask("DELETE", _MANIFEST, b"", "cleaner")
+
+    audits = [line for line in lines if line["event"] == "audit"]
+    assert [(line["action"], line["status"]) for line in audits] == [
+        ("push", 201),
+        ("push", 201),
+        ("delete", 202),
+    ]
+    assert [line["digest"] for line in audits] == [digest(b"{}"), digest(manifest()), None]
+    assert [line["status"] for line in lines if line["event"] == "request"] == [499] * 4
 
 
 async def test_no_credentials_are_logged(client: Client) -> None:

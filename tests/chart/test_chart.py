@@ -35,6 +35,15 @@ _WATCHED: Final = {
 
 _TOGETHER: Final = {"config": {"metrics": {"listen": ""}}}
 
+_GUARDED: Final = {
+    "config": {
+        "storage": {"url": "s3://bucket/prefix"},
+        "auth": {"htpasswd_file": "/auth/users"},
+    },
+}
+
+_KEY: Final = {"name": "CACHEPROXY_AUTH__SIGNING_KEY_FILE", "value": "/auth/key"}
+
 _BY_TLS: Final = {
     "config": {"metrics": {"listen": ""}, "server": {"tls_cert_file": "/tls/tls.pem"}},
 }
@@ -213,12 +222,36 @@ def test_the_schema_has_every_value_and_no_other() -> None:
         ({"replicaCount": 2}, "Only one server can use a folder"),
         ({**_WEAK, "replicaCount": 2}, "Only one server can use a folder"),
         ({**_WEAK, "autoscaling": {"enabled": True}}, "Only one server can use a folder"),
+        ({**_GUARDED, "replicaCount": 2}, "only with config.auth.signing_key_file"),
+        ({**_GUARDED, "autoscaling": {"enabled": True}}, "only with config.auth.signing_key_file"),
     ],
 )
 def test_values_that_cannot_work_are_refused(helm: Helm, values: dict[str, Any], told: str) -> None:
     """What would fail in the cluster, or do nothing, is told when it is installed."""
     with pytest.raises(CommandError, match=re.escape(told)):
         helm.template(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        _GUARDED,
+        {**_GUARDED, "replicaCount": 2, "extraEnv": [_KEY]},
+        {
+            "replicaCount": 2,
+            "config": {
+                **_GUARDED["config"],
+                "auth": {"htpasswd_file": "/auth/users", "signing_key_file": "/auth/key"},
+            },
+        },
+    ],
+    ids=["one server", "in the environment", "in the settings"],
+)
+def test_servers_that_share_a_key_or_have_none_to_share_it_with_are_taken(
+    helm: Helm, values: dict[str, Any]
+) -> None:
+    """The key may come from wherever a setting comes from."""
+    assert helm.template(values).one("Deployment")
 
 
 @pytest.mark.parametrize("values", [{}, _WEAK], ids=["folder", "weak bucket"])
@@ -461,8 +494,9 @@ def _told_to_nginx(directive: str) -> str:
             True,
         ),
         (_EVERYTHING, "cache.example", False),
+        (_BY_TLS, f"{RELEASE}-cacheproxy.default.svc:5000", False),
     ],
-    ids=["service", "ingress", "tls"],
+    ids=["service", "ingress", "tls at the ingress", "tls"],
 )
 def test_the_notes_tell_builders_what_to_say(
     helm: Helm, values: dict[str, Any], host: str, plain: bool

@@ -107,7 +107,7 @@ class Container:
         """Run `image` as it says, with these variables besides; its volume is `folder`/data."""
         require_root()
         data = folder / "data"
-        data.mkdir(parents=True)
+        data.mkdir(parents=True, exist_ok=True)
         os.chown(data, *image.user)
         (folder / "config.json").write_text(json.dumps(image.bundle(data, variables)))
         home, name = Home(folder / "home"), f"cacheproxy-{uuid.uuid4().hex[:12]}"

@@ -16,6 +16,7 @@ from tests.real.clients import Crane
 from tests.real.container import Container, UnpackedImage, build_image
 from tests.real.port import Port
 from tests.real.process import CommandError
+from tests.s3.tls import certify
 from tests.server import Server
 
 
@@ -36,11 +37,15 @@ def image(builder: BuildKit) -> Iterator[UnpackedImage]:
 
 
 @contextmanager
-def _served(image: UnpackedImage, folder: Path) -> Iterator[tuple[Container, str]]:
+def _served(
+    image: UnpackedImage, folder: Path, **variables: str
+) -> Iterator[tuple[Container, str]]:
     """A container and where it listens."""
     with (
         closing(Port()) as port,
-        Container.running(image, folder, CACHEPROXY_SERVER__LISTEN=port.host) as container,
+        Container.running(
+            image, folder, CACHEPROXY_SERVER__LISTEN=port.host, **variables
+        ) as container,
     ):
         container.daemon.wait_for_log(r'"listen":')
         yield container, port.host
@@ -80,6 +85,24 @@ def test_the_health_check_tells_whether_the_server_lives(
             nobody = {f"CACHEPROXY_{setting}__LISTEN": unused.host}
             with pytest.raises(CommandError, match="ConnectionRefusedError"):
                 container.check_health(**nobody)
+
+
+def test_the_health_check_speaks_tls_to_a_server_that_does(
+    image: UnpackedImage, tmp_path: Path
+) -> None:
+    """The certificate is for others, so its name is not looked at."""
+    data = tmp_path / "container" / "data"
+    data.mkdir(parents=True)
+    made = certify(data)
+    made.key.chmod(0o644)
+    tls = {
+        "CACHEPROXY_SERVER__TLS_CERT_FILE": f"/data/{made.file.name}",
+        "CACHEPROXY_SERVER__TLS_KEY_FILE": f"/data/{made.key.name}",
+    }
+    with _served(image, tmp_path / "container", **tls) as (container, _):
+        container.check_health()
+        with closing(Port()) as unused, pytest.raises(CommandError, match="ConnectionRefusedError"):
+            container.check_health(CACHEPROXY_SERVER__LISTEN=unused.host)
 
 
 def test_a_container_ends_when_it_is_asked_to(image: UnpackedImage, tmp_path: Path) -> None:

@@ -31,8 +31,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* "yes" if any number of servers can share the storage; else one may be asked for, not more. */}}
 {{- define "cacheproxy.shared" -}}
+{{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
 {{- if and (include "cacheproxy.inBucket" .) .Values.conditionalWrites }}yes
-{{- else if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
+{{- $auth := .Values.config.auth }}
+{{- $given := $auth.signing_key_file }}
+{{- range .Values.extraEnv }}{{ if eq .name "CACHEPROXY_AUTH__SIGNING_KEY_FILE" }}{{ $given = "yes" }}{{ end }}{{ end }}
+{{- if and $several (or $auth.htpasswd_file $auth.rules) (not $given) }}
+{{- fail "Several servers take each other's tokens only with config.auth.signing_key_file: mount one with extraVolumes." }}
+{{- end }}
+{{- else if $several }}
 {{- fail "Only one server can use a folder, or an S3 without conditional writes: set replicaCount to 1 and autoscaling.enabled to false, or config.storage.url to s3://bucket/prefix." }}
 {{- end }}
 {{- end }}
