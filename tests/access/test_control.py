@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from threading import get_ident
 
 import pytest
 from hypothesis import given
@@ -30,9 +31,10 @@ _BASE = Repository("base/busybox")
 
 @dataclass
 class Counting(Passwords):
-    """Passwords that count how often they are looked at."""
+    """Passwords that count how often they are looked at, and tell in which thread."""
 
     looks: Counter[str] = field(default_factory=Counter)
+    thread: int = 0
 
     def __post_init__(self) -> None:
         found = Passwords.parse(htpasswd(*USERS))
@@ -40,6 +42,7 @@ class Counting(Passwords):
 
     def fits(self, user: str, password: str) -> bool:
         self.looks[user] += 1
+        self.thread = get_ident()
         return super().fits(user, password)
 
 
@@ -73,6 +76,13 @@ async def test_a_password_is_looked_at_once_a_minute() -> None:
     clock.now += PASSWORD_SECONDS
     await access.identify(basic("runner"))
     assert passwords.looks["runner"] == 2
+
+
+async def test_a_password_is_looked_at_beside_the_event_loop() -> None:
+    """It takes a tenth of a second, in which nobody else would be answered."""
+    access, passwords = _counted(Clock())
+    await access.identify(basic("runner"))
+    assert passwords.thread not in (0, get_ident())
 
 
 async def test_a_password_that_many_send_at_once_is_looked_at_once() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,10 +15,12 @@ import aiohttp
 import msgspec
 import pytest
 
+from cacheproxy import app
 from cacheproxy.access.policy import Action
 from cacheproxy.buildkit.manifest import CacheManifest, read_manifest
-from cacheproxy.errors import Denied
+from cacheproxy.errors import Denied, Unavailable
 from cacheproxy.oci.digest import Digest
+from cacheproxy.oci.ranges import ByteRange
 from cacheproxy.registry.sources import Pusher, pushed
 from cacheproxy.registry.tags import TagRecord, Tags
 from cacheproxy.storage.folder import FolderBucket
@@ -288,6 +292,91 @@ async def test_a_blob_that_is_fetched_first_is_a_fill_and_then_a_hit(tmp_path: P
 
     assert counted[("get", "fill", "s3")] == counted[("get", "hit", "disk")] == 1
     assert across == {("two",): asked}
+
+
+async def test_who_asks_while_another_fetches_shares_the_fetch(tmp_path: Path) -> None:
+    """One fill, however many ask; the others are coalesced."""
+    (tmp_path / "bucket").mkdir()
+    folder = FolderBucket(str(tmp_path / "bucket"))
+    remote = RemoteBucket(folder)
+    await folder.put(Namespace().blob(Digest(digest(b"content"))), b"content")
+    remote.door.clear()
+    async with serving(tmp_path / "data", bucket=remote) as client:
+        runner, path = Runner(client, "one"), f"/v2/ci/app/blobs/{digest(b'content')}"
+        asking = [asyncio.create_task(runner.ask("GET", path)) for _ in range(3)]
+        running: Counted = {}
+        while running != {("end-2",): 3}:
+            running = await _counted(client, "cacheproxy_http_requests_in_progress", "endpoint")
+        remote.door.set()
+        await asyncio.gather(*asking)
+        counted = await _counted(client, "cacheproxy_cache_requests_total", "result", "tier")
+
+    assert counted == {("fill", "s3"): 1, ("coalesced", "s3"): 2}
+
+
+async def test_a_blob_that_cannot_be_fetched_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no miss: it may well be there."""
+
+    async def fail(key: str, part: ByteRange | None = None) -> None:
+        raise Unavailable("the bucket is away")
+
+    (tmp_path / "bucket").mkdir()
+    remote = RemoteBucket(FolderBucket(str(tmp_path / "bucket")))
+    monkeypatch.setattr(remote, "open", fail)
+    async with serving(tmp_path / "data", bucket=remote) as client:
+        async with client.get(f"/v2/ci/app/blobs/{digest(b'content')}") as answer:
+            assert answer.status == 503
+        counted = await _counted(client, "cacheproxy_cache_requests_total", "kind", "result")
+
+    assert counted == {("blob", "error"): 1}
+
+
+async def test_an_address_is_named_by_its_network_as_a_trusted_proxy_tells_it(
+    tmp_path: Path,
+) -> None:
+    """The name is shown, and no address."""
+    async with serving(
+        tmp_path / "data",
+        clients__networks='{"eu": ["10.1.0.0/16"]}',
+        clients__trusted_proxies='["127.0.0.1/32"]',
+    ) as client:
+        for address in ("10.1.2.3", "10.2.2.3"):
+            headers = {"X-Forwarded-For": address}
+            async with client.head(f"/v2/ci/app/blobs/{digest(b'x')}", headers=headers) as answer:
+                assert answer.status == 404
+        counted = await _counted(client, "cacheproxy_client_cache_requests_total", "client")
+        async with client.get("/metrics") as answer:
+            text = await answer.text()
+
+    assert counted == {("eu",): 1, ("unknown",): 1}
+    assert not re.search(r"10\.[12]\.2\.3|127\.0\.0\.1", text)
+
+
+async def test_what_the_tier_has_and_what_it_has_evicted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blobs and in their bytes, beside the limit."""
+    monkeypatch.setattr(app, "_MEASURE_SECONDS", 0.01)
+    (tmp_path / "bucket").mkdir()
+    remote = RemoteBucket(FolderBucket(str(tmp_path / "bucket")))
+    async with serving(tmp_path / "data", bucket=remote, tier__bytes=100) as client:
+        runner = Runner(client, "one")
+        await runner.push(b"a" * 60)
+        await runner.push(b"b" * 39)  # above the high mark of 95
+        told: Counted = {}
+        while told != {("cacheproxy_tier_bytes",): 39, ("cacheproxy_tier_objects",): 1}:
+            told = {
+                (name,): sum((await _counted(client, name)).values())
+                for name in ("cacheproxy_tier_bytes", "cacheproxy_tier_objects")
+            }
+        limit = await _counted(client, "cacheproxy_tier_limit_bytes", "tier")
+        evicted = await _counted(client, "cacheproxy_tier_evictions_total", "tier", "reason")
+        size = await _counted(client, "cacheproxy_tier_evicted_bytes_total", "tier", "reason")
+
+    assert limit == {("disk",): 100}
+    assert (evicted, size) == ({("disk", "space"): 1}, {("disk", "space"): 60})
 
 
 async def test_what_the_bucket_was_asked_is_remembered(tmp_path: Path) -> None:
