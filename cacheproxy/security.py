@@ -75,9 +75,8 @@ class Security:
         if config.auth.on != self._on:
             raise ConfigError(_TURNING)
         _tls(*self._certificate)  # one that is half written must not reach connections
-        policy, passwords = self._policy(config.auth), _passwords(config.auth)
-        self._htpasswd = config.auth.htpasswd_file
-        return policy, passwords
+        self._htpasswd = config.auth.htpasswd_file  # it may yet have to come
+        return self._policy(config.auth), _passwords(config.auth)
 
     def _policy(self, auth: Auth) -> Policy:
         policy = access_policy(auth)

@@ -129,6 +129,16 @@ async def test_passwords_that_are_broken_or_gone_change_nothing(tmp_path: Path) 
     assert not await files.may(Action.PULL)
 
 
+async def test_passwords_may_come_after_the_settings_that_name_them(tmp_path: Path) -> None:
+    """Two files are never replaced at once; what was in force stays until both are there."""
+    files = Files(tmp_path)
+    files.users = tmp_path / "new"
+    files.allow("push")
+    assert await files.may(Action.PULL)
+    files.users.write_text(htpasswd("ann"))
+    assert await files.may(Action.PUSH)
+
+
 async def test_whatever_a_file_does_the_next_look_comes(tmp_path: Path) -> None:
     """Though nobody has thought of it."""
     files = Files(tmp_path)

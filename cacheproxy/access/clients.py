@@ -87,7 +87,7 @@ class Clients:
         """The name of who sent a request with these headers, from this address."""
         told = identity.user or (headers.get(self._header) if self._header else None)
         told = told or (self._named(address) if self._networks else None)
-        return self._names.of(told) if told else UNKNOWN
+        return self._names.of(told) if told and told != OTHER else UNKNOWN
 
     def address(self, forwarded: Sequence[str], peer: str) -> str:
         """Where a request comes from, that `peer` has sent with these X-Forwarded-For headers."""

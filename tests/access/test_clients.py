@@ -36,6 +36,12 @@ def test_a_header_names_who_is_no_user() -> None:
     assert clients.name(NOBODY, {}, "10.0.0.1") == "office"
 
 
+@pytest.mark.parametrize("name", [OTHER, UNKNOWN])
+def test_what_has_a_meaning_of_its_own_is_no_name(name: str) -> None:
+    """Else who claims it would be taken for clients that found no room."""
+    assert _clients("X-Runner").name(NOBODY, {"X-Runner": name}, "10.0.0.1") == UNKNOWN
+
+
 def test_a_header_that_is_not_configured_names_nobody() -> None:
     """Nothing is believed that was not asked for."""
     assert _clients().name(NOBODY, {"": "runner-1", "X-Runner": "runner-1"}, "10.0.0.1") == UNKNOWN

@@ -379,6 +379,37 @@ def test_another_port_is_taken_over(helm: Helm) -> None:
     ]
 
 
+def test_metrics_that_are_guarded_can_be_scraped(helm: Helm) -> None:
+    """Where they are on the port of clients, Prometheus needs credentials, and a name to expect."""
+    how = {
+        "basicAuth": {
+            "username": {"name": "scraper", "key": "user"},
+            "password": {"name": "scraper", "key": "password"},
+        },
+        "tlsConfig": {"serverName": "cache.example"},
+    }
+    values = {**_BY_TLS, "metrics": {"serviceMonitor": {"enabled": True, "endpoint": how}}}
+    [endpoint] = helm.template(values).one("ServiceMonitor")["spec"]["endpoints"]
+
+    assert endpoint.items() >= how.items()
+
+
+def test_the_server_reads_the_settings_that_are_mounted(helm: Helm) -> None:
+    """And writes where there is a volume: its root is read-only."""
+    rendered = helm.template({})
+    container, [settings] = rendered.container, rendered.one("ConfigMap")["data"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    read = {each["name"]: each["value"] for each in container["env"]}["CACHEPROXY_CONFIG"]
+    volumes = {each["name"]: each for each in rendered.pod["volumes"]}
+
+    assert read == f"{mounts['config']}/{settings}"
+    assert volumes["config"]["configMap"]["name"] == rendered.one("ConfigMap")["metadata"]["name"]
+    assert mounts.keys() == volumes.keys()
+    assert yaml.safe_load(rendered.one("ConfigMap")["data"][settings])["storage"]["url"].startswith(
+        f"file://{mounts['data']}"
+    )
+
+
 def test_metrics_are_not_where_clients_are(helm: Helm) -> None:
     """A service that the world reaches leads to the registry alone; Prometheus has another."""
     rendered = helm.template({**_WATCHED, "service": {"type": "LoadBalancer"}})

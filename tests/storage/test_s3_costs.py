@@ -17,7 +17,9 @@ from tests.storage.s3_buckets import PART, opened
 
 
 class _Counted(Counter[str]):
-    """Told by the bucket of each request."""
+    """Told by the bucket of each request; `sent` and `received` are the bytes of objects."""
+
+    sent = received = 0
 
     def __call__(
         self, operation: str, seconds: float, status: int, sent: int, received: int
@@ -25,6 +27,8 @@ class _Counted(Counter[str]):
         assert seconds >= 0
         assert status in (200, 204, 206, 304, 404, 412)
         self[operation] += 1
+        self.sent += sent
+        self.received += received
 
     def take(self) -> dict[str, int]:
         """What was sent since the last time."""
@@ -71,6 +75,7 @@ async def test_an_upload_is_one_request_or_its_parts_and_two(
         await upload.commit(digest_of(data), size)
         sent = counted.take()
         assert await content(bucket, "a/b") == data
+        assert counted.sent == counted.received == size
 
     several = {"CreateMultipartUpload": 1, "UploadPart": parts, "CompleteMultipartUpload": 1}
     assert sent == (several if parts else {"PutObject": 1})
