@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from cacheproxy.telemetry import Metrics
-from tests.chart.watching import RULES, alerts, panels, queries, recorded, rules
+from tests.chart.watching import DASHBOARD, RULES, alerts, panels, queries, recorded, rules
 from tests.real.process import CommandError, require, run
 
 _README = (Path(__file__).parent.parent.parent / "README.md").read_text()
@@ -73,9 +74,14 @@ def test_every_alert_says_what_to_do() -> None:
 
 
 def test_rules_and_dashboard_use_the_metrics_that_exist() -> None:
-    """Every metric that an alert or a panel asks for is one that a scrape shows."""
+    """Every metric that an alert, a panel or a choice asks for is one that a scrape shows."""
+    chosen = json.loads(DASHBOARD.read_text())["templating"]["list"]
     text = "\n".join(
-        [*(rule["expr"] for rule in rules()), *(each.expression for each in queries())]
+        [
+            *(rule["expr"] for rule in rules()),
+            *(each.expression for each in queries()),
+            *(str(each["query"]) for each in chosen),
+        ]
     )
     used = {name.removesuffix("_bucket") for name in re.findall(r"cacheproxy_\w+", text)}
     exposed = Metrics().exposition()[0].decode()
