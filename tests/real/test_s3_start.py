@@ -6,8 +6,9 @@ import hashlib
 import http.client
 import signal
 import time
+import urllib.error
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from tests.real.process import Output, attempt
 from tests.real.seaweed import SeaweedFS
 from tests.real.weak_s3 import WeakS3, juicefs, rclone
+from tests.s3.process import ProxyProcess
 from tests.server import QUICK, S3, SERVE, Server, on_s3
 
 # Less than a write to S3 is tried for.
@@ -138,6 +140,28 @@ def test_servers_share_a_bucket_with_conditional_writes(
         path = _push_and_pull(first)
 
         assert _get(second, path) == _CONTENT
+
+
+def test_no_key_and_no_signed_address_is_logged(
+    seaweed: SeaweedFS, s3_prefix: str, tmp_path: Path
+) -> None:
+    """Not by a redirect, nor when S3 has gone, however much is logged."""
+    flags = ("--log-level=debug", "--s3-redirect-bytes=1")
+    with ExitStack() as stack:
+        proxy = stack.enter_context(ProxyProcess.running(seaweed.endpoint))
+        options = (f"--s3-endpoint-url={proxy.url}", *flags)
+        with Server.on_s3(tmp_path / "server", seaweed, s3_prefix, *options) as server:
+            path = _push_and_pull(server)
+            stack.close()
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                server.get(path.replace("sha256:", "sha256:0")[:-1])
+            log = server.daemon.log
+
+    assert '"status":307' in log
+    assert '"status":503' in log
+    assert "Traceback" in log
+    for secret in (seaweed.secret_key, "X-Amz-Signature", "X-Amz-Credential"):
+        assert secret not in log
 
 
 _CONTENT = b"a layer"
