@@ -29,16 +29,9 @@ def hash_and_write(folder: Path, size: int, count: int, *, sync: bool) -> Sample
     A process of its own does it, so that its CPU time is that and nothing else.
     """
     folder.mkdir()
-    command: tuple[str, ...] = (
-        sys.executable,
-        "-m",
-        "benchmarks.alone",
-        str(folder),
-        str(size),
-        str(count),
-    )
+    command = [sys.executable, "-m", "benchmarks.alone", str(folder), str(size), str(count)]
     if sync:
-        command = (*command, _SYNC)
+        command.append(_SYNC)
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     told = json.loads(output)
     return Sample(told["wall"], told["cpu"], Done(count, size * count))

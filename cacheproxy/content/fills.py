@@ -134,14 +134,13 @@ class Fills:
 
     async def _try(self, fill: _Fill, key: str, digest: Digest) -> bool:
         """Fill the blob, or follow the process that does; False if that does not any more."""
-        with leading(self._spools.folder, key) as lead:
+        folder, done = self._spools.folder, partial(self._tier.open, key)
+        with leading(folder, key) as lead:
             # Who led before may have finished since it was looked for.
-            file = None if lead is None else self._tier.open(key)
+            file = done() if lead is not None else await follow(folder, key, done)
             if lead is not None and file is None:
                 await self._lead(fill, key, digest, lead)
                 return True
-        if file is None:
-            file = await follow(self._spools.folder, key, partial(self._tier.open, key))
         if file is None:
             return False
         with file:

@@ -19,7 +19,7 @@ from typing import Final
 from cacheproxy.errors import Unavailable
 from cacheproxy.storage.blocking import os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import is_at, open_if_there, unlink
+from cacheproxy.storage.files import WRITE, is_at, open_if_there, unlink
 
 _LOOK_SECONDS: Final = 0.01
 _VERIFIED: Final = 0o444
@@ -118,7 +118,7 @@ def _take(path: str) -> int | None:
     """Make and lock the file; None if another process has it. What one left that died is removed,
     as those who followed it may still read it."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, WRITE, 0o644)
         try:
             _lock(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK)
         except BlockingIOError:

@@ -18,7 +18,7 @@ from cacheproxy.errors import DigestInvalid, RegistryError, SizeInvalid, Unavail
 from cacheproxy.oci.digest import Digest, Hasher
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import CREATE, is_at, punch, try_lock, unlink
+from cacheproxy.storage.files import CREATE, WRITE, is_at, punch, try_lock, unlink
 from cacheproxy.storage.pieces import Pieces
 
 _DEAD_SECONDS: Final = 3600.0
@@ -71,7 +71,7 @@ class Spool:
         self._verified = False
         self._failure: RegistryError | None = None
         self._grown = Change()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, WRITE, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     async def reserve(self, length: int) -> None:

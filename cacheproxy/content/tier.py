@@ -30,7 +30,7 @@ from typing import Final
 
 from cacheproxy.storage.blocking import in_thread, os_errors
 from cacheproxy.storage.bucket import LocalFile
-from cacheproxy.storage.files import READ, unlink
+from cacheproxy.storage.files import READ, WRITE, unlink
 
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _MARK_SECONDS: Final = 3600
@@ -227,7 +227,7 @@ def _boot() -> str:
 @contextmanager
 def _locked(path: str, flags: int = 0) -> Iterator[int]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, WRITE, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | flags)
         yield fd

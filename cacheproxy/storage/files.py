@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Final
 
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
-CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+WRITE: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+CREATE: Final = WRITE | os.O_EXCL
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)  # Python has no name for fallocate(2)
 _PUNCH_HOLE_KEEP_SIZE: Final = 0x03

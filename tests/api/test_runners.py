@@ -51,6 +51,13 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
         yield session
 
 
+@pytest.fixture
+def remote(tmp_path: Path) -> RemoteBucket:
+    """A bucket that is not a folder of the server's machine."""
+    (tmp_path / "bucket").mkdir()
+    return RemoteBucket(FolderBucket(str(tmp_path / "bucket")))
+
+
 class Runner:
     """A builder behind one name."""
 
@@ -271,13 +278,12 @@ async def test_bytes_that_are_sent_are_counted_by_kind(client: Client) -> None:
     assert await _counted(client, "cacheproxy_client_cache_bytes_total", "client") == {("one",): 14}
 
 
-async def test_a_blob_that_is_fetched_first_is_a_fill_and_then_a_hit(tmp_path: Path) -> None:
+async def test_a_blob_that_is_fetched_first_is_a_fill_and_then_a_hit(
+    tmp_path: Path, remote: RemoteBucket
+) -> None:
     """By the tier that it was found in; who pushed it is known from there too."""
-    (tmp_path / "bucket").mkdir()
-    folder = FolderBucket(str(tmp_path / "bucket"))
-    remote = RemoteBucket(folder)
     key = Namespace().blob(Digest(digest(b"content")))
-    await folder.put(key, b"content")
+    await remote.put(key, b"content")
     remote.pushers[key] = "one"
     async with serving(tmp_path / "data", bucket=remote, clients__header="X-Runner") as client:
         two, path = Runner(client, "two"), f"/v2/ci/app/blobs/{digest(b'content')}"
@@ -294,12 +300,11 @@ async def test_a_blob_that_is_fetched_first_is_a_fill_and_then_a_hit(tmp_path: P
     assert across == {("two",): asked}
 
 
-async def test_who_asks_while_another_fetches_shares_the_fetch(tmp_path: Path) -> None:
+async def test_who_asks_while_another_fetches_shares_the_fetch(
+    tmp_path: Path, remote: RemoteBucket
+) -> None:
     """One fill, however many ask; the others are coalesced."""
-    (tmp_path / "bucket").mkdir()
-    folder = FolderBucket(str(tmp_path / "bucket"))
-    remote = RemoteBucket(folder)
-    await folder.put(Namespace().blob(Digest(digest(b"content"))), b"content")
+    await remote.put(Namespace().blob(Digest(digest(b"content"))), b"content")
     remote.door.clear()
     async with serving(tmp_path / "data", bucket=remote) as client:
         runner, path = Runner(client, "one"), f"/v2/ci/app/blobs/{digest(b'content')}"
@@ -315,15 +320,13 @@ async def test_who_asks_while_another_fetches_shares_the_fetch(tmp_path: Path) -
 
 
 async def test_a_blob_that_cannot_be_fetched_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, remote: RemoteBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And no miss: it may well be there."""
 
     async def fail(key: str, part: ByteRange | None = None) -> None:
         raise Unavailable("the bucket is away")
 
-    (tmp_path / "bucket").mkdir()
-    remote = RemoteBucket(FolderBucket(str(tmp_path / "bucket")))
     monkeypatch.setattr(remote, "open", fail)
     async with serving(tmp_path / "data", bucket=remote) as client:
         async with client.get(f"/v2/ci/app/blobs/{digest(b'content')}") as answer:
@@ -355,12 +358,10 @@ async def test_an_address_is_named_by_its_network_as_a_trusted_proxy_tells_it(
 
 
 async def test_what_the_tier_has_and_what_it_has_evicted_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, remote: RemoteBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In blobs and in their bytes, beside the limit."""
     monkeypatch.setattr(app, "_MEASURE_SECONDS", 0.01)
-    (tmp_path / "bucket").mkdir()
-    remote = RemoteBucket(FolderBucket(str(tmp_path / "bucket")))
     async with serving(tmp_path / "data", bucket=remote, tier__bytes=100) as client:
         runner = Runner(client, "one")
         await runner.push(b"a" * 60)
@@ -379,12 +380,12 @@ async def test_what_the_tier_has_and_what_it_has_evicted_is_told(
     assert (evicted, size) == ({("disk", "space"): 1}, {("disk", "space"): 60})
 
 
-async def test_what_the_bucket_was_asked_is_remembered(tmp_path: Path) -> None:
+async def test_what_the_bucket_was_asked_is_remembered(
+    tmp_path: Path, remote: RemoteBucket
+) -> None:
     """The second look costs it nothing."""
-    (tmp_path / "bucket").mkdir()
-    folder = FolderBucket(str(tmp_path / "bucket"))
-    await folder.put(Namespace().blob(Digest(digest(b"content"))), b"content")
-    async with serving(tmp_path / "data", bucket=RemoteBucket(folder)) as client:
+    await remote.put(Namespace().blob(Digest(digest(b"content"))), b"content")
+    async with serving(tmp_path / "data", bucket=remote) as client:
         for _ in range(2):
             await Runner(client, "one").ask("HEAD", f"/v2/ci/app/blobs/{digest(b'content')}")
         counted = await _counted(client, "cacheproxy_cache_requests_total", "op", "result", "tier")
